@@ -1,0 +1,188 @@
+"""The folder of an edge collection: its lock, its description, and the one shard that all handles share.
+
+kb/collection.json    format, shape of the vectors, and the description (passport included); written last, atomically
+kb/shard/             the engine's own files
+kb/.lock              held while a process has the collection open; the system frees it, even after kill -9
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import qdrant_edge as qdrant
+from filelock import FileLock, Timeout
+
+from mlr_rag.errors import ModelMismatchError, StoreCorruptError, StoreError, StoreLockedError, StoreNotFoundError
+from mlr_rag.stores import Info
+from mlr_rag_edge.conditions import TOKENS
+
+_FORMAT = 1
+_OPEN: dict[Path, Folder] = {}
+_OPENING = threading.Lock()
+
+
+class Folder:
+    """One open folder, shared by every handle on it in this process."""
+
+    @classmethod
+    def open(cls, path: Path, dimension: int | None, vectors_per_document: int) -> Folder:
+        """The folder, opened or made; each call needs one `release`."""
+        path = path.expanduser().resolve()
+        with _OPENING:
+            folder = _OPEN.get(path) or cls(path, dimension, vectors_per_document)
+            folder._check_shape(dimension, vectors_per_document)
+            folder.handles += 1
+            _OPEN[path] = folder
+            return folder
+
+    def __init__(self, path: Path, dimension: int | None, vectors_per_document: int) -> None:
+        self.path = path
+        self.lock = threading.RLock()
+        self.handles = 0
+        self.shard: Any = None
+        _check_place(path, must_exist=dimension is None)
+        self._file_lock = _locked(path)
+        try:
+            description = _read(path) if (path / "collection.json").exists() else None
+            if description is None:
+                description = {"format": _FORMAT, "dimension": dimension, "vectors_per_document": vectors_per_document}
+                self.shard = _new_shard(path / "shard", dimension or 0, vectors_per_document)
+                _write(path, description)
+            else:
+                self.shard = _load_shard(path / "shard")
+        except BaseException:
+            self._file_lock.release()
+            raise
+        self.dimension: int = description["dimension"]
+        self.vectors_per_document: int = description["vectors_per_document"]
+        self.info: Info | None = description.get("info")
+
+    def write_info(self, info: Info) -> None:
+        """Replace the description on disk."""
+        shape = {"dimension": self.dimension, "vectors_per_document": self.vectors_per_document}
+        _write(self.path, {"format": _FORMAT, **shape, "info": info})
+        self.info = info
+
+    def release(self) -> None:
+        """Give up one handle; the last one closes the shard and frees the lock."""
+        with _OPENING:
+            self.handles -= 1
+            if self.handles == 0:
+                self._close()
+
+    def drop(self) -> None:
+        """Close for every handle and delete the folder."""
+        with _OPENING:
+            if self.shard is not None:
+                (self.path / "collection.json").unlink()  # from here on an interrupted drop reads as no collection
+                self._close()
+                shutil.rmtree(self.path)
+
+    def _close(self) -> None:
+        if self.shard is not None:
+            self.shard.close()
+            self.shard = None
+            self._file_lock.release()
+            _OPEN.pop(self.path, None)
+
+    def _check_shape(self, dimension: int | None, vectors_per_document: int) -> None:
+        found, wanted = (self.dimension, self.vectors_per_document), (dimension, vectors_per_document)
+        if dimension is not None and found != wanted:
+            if self.handles == 0:
+                self._close()
+            raise ModelMismatchError(
+                f"{self.path} holds vectors of another shape than the model gives",
+                found=f"{found[0]} dimensions, {found[1]} vector(s) a document",
+                expected=f"{wanted[0]} dimensions, {wanted[1]} vector(s) a document",
+                remedy="Open it with the model that it was made with, or index into another folder.",
+            )
+
+
+def _check_place(path: Path, must_exist: bool) -> None:
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"{path} is a file", expected="a folder, or nothing yet", remedy="Choose another path.")
+    has_collection = (path / "collection.json").exists()
+    if must_exist and not has_collection:
+        raise StoreNotFoundError(f"no collection at {path}", remedy="Make one by adding documents, or check the path.")
+    strangers = sorted(item.name for item in path.iterdir()) if path.exists() and not has_collection else []
+    if set(strangers) - {".lock", "shard", "collection.json.new"}:
+        raise StoreCorruptError(
+            f"{path} is not a collection, and not empty",
+            found=", ".join(strangers[:5]),
+            expected="collection.json, or an empty folder",
+            remedy="Choose another folder; nothing here was touched.",
+        )
+
+
+def _locked(path: Path) -> FileLock:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / ".lock", thread_local=False)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StoreLockedError(
+            f"another process has {path} open",
+            expected="one process at a time, readers included",
+            remedy="Close it there first; to search from several processes at once, let one of them serve the others, "
+            "or give each its own copy of the folder.",
+        ) from None
+    except OSError as problem:
+        raise StoreError(
+            f"cannot write to {path}",
+            found=problem.strerror or problem,
+            expected="a folder that this user may write to",
+        ) from problem
+    return lock
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        description: dict[str, Any] = json.loads((path / "collection.json").read_text("utf-8"))
+        if description["format"] != _FORMAT or not (path / "shard").is_dir():
+            raise ValueError(f"format {description['format']}, shard folder {(path / 'shard').is_dir()}")
+        return {"dimension": int(description["dimension"]), **description}
+    except (ValueError, KeyError, TypeError, OSError) as problem:
+        raise StoreCorruptError(
+            f"{path}/collection.json cannot be used",
+            found=f"{type(problem).__name__} {problem}",
+            expected=f"a description in format {_FORMAT}",
+            remedy="Restore the folder from a copy, or delete it and index again.",
+        ) from problem
+
+
+def _write(path: Path, description: dict[str, Any]) -> None:
+    fresh = path / "collection.json.new"
+    with fresh.open("w", encoding="utf-8") as file:
+        json.dump(description, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path / "collection.json")
+
+
+def _new_shard(path: Path, dimension: int, vectors_per_document: int) -> Any:
+    shutil.rmtree(path, ignore_errors=True)  # left by a process killed while it made the collection
+    path.mkdir()
+    several = qdrant.MultiVectorConfig(qdrant.MultiVectorComparator.MaxSim) if vectors_per_document > 1 else None
+    vectors = qdrant.EdgeVectorParams(size=dimension, distance=qdrant.Distance.Dot, multivector_config=several)
+    shard = qdrant.EdgeShard.create(str(path), qdrant.EdgeConfig(vectors=vectors))
+    shard.update(qdrant.UpdateOperation.create_field_index(TOKENS, qdrant.PayloadSchemaType.Keyword))
+    shard.flush()
+    return shard
+
+
+def _load_shard(path: Path) -> Any:
+    try:
+        return qdrant.EdgeShard.load(str(path))
+    except BaseException as problem:  # the engine's panics do not derive from Exception
+        if isinstance(problem, (KeyboardInterrupt, SystemExit)):
+            raise
+        raise StoreCorruptError(
+            f"the engine cannot open {path}",
+            found=str(problem)[:200],
+            remedy="Restore the folder from a copy, or delete it and index again.",
+        ) from problem

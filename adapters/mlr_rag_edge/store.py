@@ -1,0 +1,199 @@
+"""EdgeStore: a collection in a folder, searched in this process by Qdrant's own engine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import qdrant_edge as qdrant
+
+from mlr_rag.documents import Document
+from mlr_rag.errors import InvalidInputError, StoreClosedError, StoreFullError
+from mlr_rag.filters import Filter
+from mlr_rag.stores import Info, Match, Record, Vector, check_one_of, check_query, check_vectors, sorted_matches
+from mlr_rag.tokens import numbers, tokens
+from mlr_rag_edge.conditions import NUMBERS, TOKENS, translate
+from mlr_rag_edge.folder import Folder
+
+_IDS = uuid.UUID("6b0a3c55-9d0c-5c83-9f0e-6a1f6d1b7a10")  # namespace of the uuid5 that stands for a document's id
+_UPSERT = 256
+_SPARE_BYTES = 64 << 20  # the engine grows memory-mapped files by up to 32 MiB at a time; a full disk would kill it
+
+
+class EdgeStore:
+    """Embedded Qdrant in one folder: exact search, durable and atomic batches, one process at a time.
+
+    Opening the same folder twice in one process gives two handles on one collection.
+
+    Args:
+        path: The folder; made, with its parents, where `dimension` is given.
+        dimension: Length of the vectors; None opens only what exists.
+        vectors_per_document: More than one stores each document's layers and scores by the best of them.
+
+    Raises:
+        StoreNotFoundError: nothing there, and no dimension to make it with.
+        StoreLockedError: another process has it open.
+        StoreCorruptError: the folder holds something else, or damaged files.
+        ModelMismatchError: it holds vectors of another shape.
+    """
+
+    def __init__(self, path: str | Path, dimension: int | None = None, vectors_per_document: int = 1) -> None:
+        self._folder = Folder.open(Path(path), dimension, vectors_per_document)
+        self._closed = False
+        self._lock: threading.RLock = self._folder.lock
+        self.url = f"edge:{self._folder.path}"
+        self.dimension, self.vectors_per_document = self._folder.dimension, self._folder.vectors_per_document
+
+    @classmethod
+    def open(cls, location: str, *, dimension: int | None, vectors_per_document: int = 1) -> EdgeStore:
+        """The store at a folder's path: what `edge:./kb` opens."""
+        if not location:
+            raise InvalidInputError("an edge store needs a folder", found="edge:", expected="edge:./folder")
+        return cls(location, dimension, vectors_per_document)
+
+    @property
+    def info(self) -> Info | None:
+        """See VectorStore."""
+        self._shard()
+        return self._folder.info
+
+    def write_info(self, info: Info) -> None:
+        """See VectorStore."""
+        with self._lock:
+            self._shard()
+            self._folder.write_info(info)
+
+    def upsert(self, records: Sequence[Record]) -> None:
+        """See VectorStore. A batch of up to 256 records is written whole or not at all."""
+        check_vectors(records, self.dimension, self.vectors_per_document)
+        for start in range(0, len(records), _UPSERT):
+            batch = list({record.document.id: record for record in records[start : start + _UPSERT]}.values())
+            points = [_point(record) for record in batch]
+            with self._lock:
+                shard = self._shard()
+                self._check_space(batch)
+                shard.update(qdrant.UpdateOperation.upsert_points(points))
+                shard.flush()
+
+    def get(self, ids: Sequence[str], with_vectors: bool = False) -> list[Record]:
+        """See VectorStore."""
+        found = {record.document.id: record for record in map(_record, self._retrieve(ids, True, with_vectors))}
+        return [found[id] for id in ids if id in found]
+
+    def hashes(self, ids: Sequence[str]) -> dict[str, str]:
+        """See VectorStore."""
+        return {point.payload["id"]: point.payload["hash"] for point in self._retrieve(ids, ["id", "hash"], False)}
+
+    def delete(self, ids: Sequence[str] | None = None, filter: Filter | None = None) -> int:
+        """See VectorStore."""
+        check_one_of(ids, filter)
+        with self._lock:
+            shard = self._shard()
+            if ids is not None:
+                points = [point.id for point in self._retrieve(ids, False, False)]
+                if points:
+                    shard.update(qdrant.UpdateOperation.delete_points(points))
+                deleted = len(points)
+            else:
+                deleted = self.count(filter)
+                shard.update(qdrant.UpdateOperation.delete_points_by_filter(translate(filter)))
+            shard.flush()
+            return deleted
+
+    def query(self, vector: Vector, k: int, filter: Filter | None = None, with_vectors: bool = False) -> list[Match]:
+        """See VectorStore."""
+        check_query(vector, self.dimension)
+        row = vector.tolist()
+        request = qdrant.QueryRequest(
+            query=qdrant.Query.Nearest(row if self.vectors_per_document == 1 else [row]),
+            filter=translate(filter),
+            limit=k,
+            with_payload=["id", "text", "metadata"],
+            with_vector=with_vectors,
+        )
+        return sorted_matches([Match(_record(point), point.score) for point in self._shard().query(request)])
+
+    def count(self, filter: Filter | None = None) -> int:
+        """See VectorStore."""
+        return int(self._shard().count(qdrant.CountRequest(filter=translate(filter), exact=True)))
+
+    def scan(
+        self, filter: Filter | None = None, batch: int = 256, with_vectors: bool = False
+    ) -> Iterator[list[Record]]:
+        """See VectorStore."""
+        condition, offset = translate(filter), None
+        while True:
+            request = qdrant.ScrollRequest(
+                offset=offset, limit=batch, filter=condition, with_payload=True, with_vector=with_vectors
+            )
+            points, offset = self._shard().scroll(request)
+            if points:
+                yield [_record(point) for point in points]
+            if offset is None:
+                return
+
+    def drop(self) -> None:
+        """See VectorStore."""
+        with self._lock:
+            self._shard()
+            self._closed = True
+            self._folder.drop()
+
+    def close(self) -> None:
+        """See VectorStore."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._folder.release()
+
+    def _shard(self) -> Any:
+        shard = None if self._closed else self._folder.shard
+        if shard is None:
+            raise StoreClosedError("this store was closed", found=self.url, remedy="Open it again.")
+        return shard
+
+    def _retrieve(self, ids: Sequence[str], with_payload: bool | list[str], with_vectors: bool) -> list[Any]:
+        points = [_point_id(id) for id in dict.fromkeys(ids)]
+        return list(self._shard().retrieve(points, with_payload, with_vectors)) if points else []
+
+    def _check_space(self, batch: list[Record]) -> None:
+        vectors = 4 * self.dimension * self.vectors_per_document * len(batch)
+        needed = _SPARE_BYTES + 4 * (vectors + sum(len(record.document.text) for record in batch))
+        free = shutil.disk_usage(self._folder.path).free
+        if free < needed:
+            raise StoreFullError(
+                f"no room to write to {self._folder.path}",
+                found=f"{free >> 20} MiB free",
+                expected=f"{needed >> 20} MiB",
+                remedy="Free some space and run the same command again; what was written is kept.",
+            )
+
+
+def _point_id(id: str) -> uuid.UUID:
+    return uuid.uuid5(_IDS, id)
+
+
+def _point(record: Record) -> Any:
+    document = record.document
+    payload = {
+        "id": document.id,
+        "text": document.text,
+        "metadata": json.dumps(document.metadata),
+        "hash": document.content_hash,
+        TOKENS: tokens(document.metadata),
+        NUMBERS: numbers(document.metadata),
+    }
+    assert record.vector is not None  # check_vectors
+    return qdrant.Point(_point_id(document.id), record.vector.tolist(), payload)
+
+
+def _record(point: Any) -> Record:
+    payload = point.payload
+    document = Document(payload["text"], payload["id"], json.loads(payload["metadata"]))
+    return Record(document, None if point.vector is None else np.asarray(point.vector, np.float32))

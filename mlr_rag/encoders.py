@@ -1,0 +1,166 @@
+"""What turns texts into vectors: the Encoder protocol, and wrappers that bring other models under it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from mlr_rag.errors import InvalidInputError
+
+Vectors = npt.NDArray[np.float32]
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What a retriever needs of a model. `MLRModel` is one.
+
+    Optional: `vectors_per_document` (1), `identity()` (parts of the fingerprint to name in a mismatch), `name`, and
+    `stream` with `return_cut`, as in `MLRModel`, which let `add` write each batch as soon as it is encoded and count
+    the texts that were cut.
+    """
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of the vectors."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for models that give equal vectors; "" where that cannot be told."""
+
+    def encode_query(self, inputs: Any) -> Any:
+        """Unit vectors of queries, `(n, D)` float32."""
+
+    def encode_document(self, inputs: Any) -> Any:
+        """Unit vectors of documents, `(n, D)` float32, or `(n, m, D)`."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some texts of a window: their indices, their vectors, and how many were cut."""
+
+    indices: Sequence[int]
+    vectors: Vectors
+    cut: int
+
+
+class SentenceTransformerEncoder:
+    """Any SentenceTransformer, as it is."""
+
+    def __init__(self, model: Any) -> None:
+        from mlr_rag.model.identity import digest, identity
+
+        self._model, self._parts = model, identity(model)
+        self.fingerprint = digest(self._parts)
+        self.dimension = int(model.get_embedding_dimension())
+        self.name = str(getattr(model[0].config, "_name_or_path", "") or type(model).__name__)
+
+    def identity(self) -> dict[str, Any]:
+        """See mlr_rag.model.identity."""
+        return self._parts
+
+    def encode_query(self, inputs: Any) -> Vectors:
+        """See Encoder."""
+        return _unit(self._model.encode_query(list(inputs)))
+
+    def encode_document(self, inputs: Any) -> Vectors:
+        """See Encoder."""
+        return _unit(self._model.encode_document(list(inputs)))
+
+
+class EmbeddingsEncoder:
+    """Any object with LangChain's `embed_query` and `embed_documents`. Its passport rests on the canaries alone."""
+
+    fingerprint = ""
+
+    def __init__(self, embeddings: Any) -> None:
+        self._embeddings = embeddings
+        self.dimension = len(embeddings.embed_query("dimension"))
+        self.name = str(
+            getattr(embeddings, "model_name", None) or getattr(embeddings, "model", None) or type(embeddings).__name__
+        )
+
+    def encode_query(self, inputs: Any) -> Vectors:
+        """See Encoder."""
+        return _unit([self._embeddings.embed_query(text) for text in inputs])
+
+    def encode_document(self, inputs: Any) -> Vectors:
+        """See Encoder."""
+        return _unit(self._embeddings.embed_documents(list(inputs)))
+
+
+def as_encoder(model: Any) -> Encoder:
+    """The model itself, or wrapped: an Encoder, a SentenceTransformer, an object with LangChain's embed methods.
+
+    Raises:
+        InvalidInputError: it is none of these.
+    """
+    if hasattr(model, "fingerprint") and hasattr(model, "encode_query") and hasattr(model, "encode_document"):
+        encoder: Encoder = model
+        return encoder
+    if hasattr(model, "encode_query") and hasattr(model, "get_embedding_dimension"):
+        return SentenceTransformerEncoder(model)
+    if hasattr(model, "embed_query") and hasattr(model, "embed_documents"):
+        return EmbeddingsEncoder(model)
+    raise InvalidInputError(
+        "not a model",
+        found=type(model).__name__,
+        expected="a name or folder, an MLRModel, a SentenceTransformer, or LangChain Embeddings",
+    )
+
+
+def open_encoder(model: Any, recipe: dict[str, Any] | None = None) -> Encoder:
+    """`as_encoder`, where the model may also be a name or a folder."""
+    if isinstance(model, str) or hasattr(model, "__fspath__"):
+        from mlr_rag.model import MLRModel
+
+        return MLRModel.open(model, **(recipe or {}))
+    return as_encoder(model)
+
+
+def stream_documents(encoder: Encoder, texts: Sequence[str], size: int = 64) -> Iterator[Batch]:
+    """Encode documents batch by batch: by the encoder's own `stream` where it has one, else `size` at a time."""
+    stream = getattr(encoder, "stream", None)
+    if stream is not None:
+        yield from stream(texts, "document", (getattr(encoder, "prompts", {}) or {}).get("document"))
+        return
+    for start in range(0, len(texts), size):
+        part = texts[start : start + size]
+        yield Batch(range(start, start + len(part)), np.asarray(encoder.encode_document(part), np.float32), 0)
+
+
+def encode_both(encoder: Encoder, texts: Sequence[str]) -> tuple[Vectors, Vectors]:
+    """The texts as queries and as documents, without a word about those that are cut."""
+    options: dict[str, Any] = {"return_cut": True} if hasattr(encoder, "stream") else {}
+    encoded = [encode(list(texts), **options) for encode in (encoder.encode_query, encoder.encode_document)]
+    queries, documents = (np.asarray(vectors[0] if options else vectors, np.float32) for vectors in encoded)
+    return queries, documents
+
+
+def vectors_per_document(encoder: Encoder) -> int:
+    """1 unless the encoder says otherwise."""
+    return int(getattr(encoder, "vectors_per_document", 1))
+
+
+def name_of(encoder: Encoder) -> str:
+    """The encoder's name, to show."""
+    return str(getattr(encoder, "name", "") or type(encoder).__name__)
+
+
+def parts_of(encoder: Encoder) -> dict[str, Any]:
+    """The parts of its identity, to tell in a mismatch what differs."""
+    identity = getattr(encoder, "identity", None)
+    if identity is None:
+        return {"dimension": encoder.dimension, "fingerprint": hashlib.sha256(encoder.fingerprint.encode()).hexdigest()}
+    parts: dict[str, Any] = identity()
+    return parts
+
+
+def _unit(vectors: Any) -> Vectors:
+    rows = np.asarray(vectors, np.float32)
+    unit: Vectors = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+    return unit

@@ -1,0 +1,195 @@
+"""Ingestion: reading, encoding and writing overlap, and every written batch is durable.
+
+    caller's thread      reads a window, validates it, leaves out what is stored unchanged
+    encoding thread      encodes the window before, batch by batch
+    writing thread       writes the batches before that
+
+At most two windows are held at a time, however many documents come.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from mlr_rag import progress
+from mlr_rag.documents import Document
+from mlr_rag.encoders import Encoder, stream_documents
+from mlr_rag.errors import DuplicateIdError, InvalidDocumentError
+from mlr_rag.stores import Record, VectorStore
+
+WINDOW = 2048
+_WRITE = 256  # records to collect before they are written
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `add` or `sync` did.
+
+    Attributes:
+        added: Documents that were not there.
+        updated: Documents whose text or metadata had changed.
+        skipped: Documents that were there unchanged, or twice in the input; they were not encoded.
+        deleted: Documents that `sync` found to have vanished.
+        cut: Encoded documents longer than the model reads: only their beginnings can be found.
+        seconds: Wall-clock time.
+    """
+
+    added: int = 0
+    updated: int = 0
+    skipped: int = 0
+    deleted: int = 0
+    cut: int = 0
+    seconds: float = 0.0
+
+
+def as_documents(items: Any) -> Iterable[Document]:
+    """Texts or Documents, one or many, as Documents; a list is checked whole before anything is done with it.
+
+    Raises:
+        InvalidDocumentError: names the item by its place.
+    """
+    if isinstance(items, (str, Document)):
+        items = [items]
+    if not isinstance(items, Iterable) or isinstance(items, (bytes, Mapping)):
+        raise InvalidDocumentError("nothing to add", found=type(items).__name__, expected="texts or Documents")
+    if isinstance(items, Sequence):
+        documents = list(_each(items))
+        _Seen().check(documents)
+        return documents
+    return _each(items)
+
+
+def _each(items: Iterable[Any]) -> Iterator[Document]:
+    for place, item in enumerate(items):
+        if isinstance(item, Document):
+            yield item
+            continue
+        try:
+            if not isinstance(item, str):
+                raise InvalidDocumentError(
+                    "not a text or Document", found=type(item).__name__, expected="str or Document"
+                )
+            yield Document(item)
+        except InvalidDocumentError as problem:
+            raise InvalidDocumentError(
+                f"item {place:,}: {problem.problem}",
+                found=problem.found,
+                expected=problem.expected,
+                remedy=problem.remedy,
+            ) from None
+
+
+class _Seen:
+    """The ids of one call, as 64-bit hashes: some 60 bytes a document, and twice that for ids that the user gave."""
+
+    def __init__(self) -> None:
+        self._ids: set[int] = set()
+        self._contents: dict[int, int] = {}
+
+    def check(self, documents: Iterable[Document]) -> list[Document]:
+        """The documents that have not come in this call before; a repeated one is left out.
+
+        Raises:
+            DuplicateIdError: another text or other metadata came under the same id.
+        """
+        fresh = []
+        for document in documents:
+            id, content = hash(document.id), document.content_hash
+            if id not in self._ids:
+                fresh.append(document)
+                self._ids.add(id)
+            if document.id != content and self._contents.setdefault(id, hash(content)) != hash(content):
+                raise DuplicateIdError(
+                    "two different documents have one id",
+                    found=document.id,
+                    expected="an id of its own for each",
+                    remedy="Leave the id out to have one made from the content.",
+                )
+        return fresh
+
+    def __contains__(self, id: str) -> bool:
+        return hash(id) in self._ids
+
+
+class Ingestion:
+    """One run of documents into a store.
+
+    Attributes:
+        seen: The ids that came.
+    """
+
+    def __init__(self, encoder: Encoder, store: VectorStore, show_progress: bool | None = None) -> None:
+        self.seen = _Seen()
+        self.added = self.updated = self.skipped = self.cut = 0
+        self._encoder, self._store, self._show = encoder, store, show_progress
+        self._stop = threading.Event()
+
+    def run(self, documents: Iterable[Document]) -> None:
+        """Add every document. Whatever goes wrong, the windows before it are stored, and are skipped the next time."""
+        total = len(documents) if isinstance(documents, Sequence) else None
+        self._bar = progress.start("Indexing", total, self._show)
+        with ThreadPoolExecutor(1, "mlr-encode") as encoding, ThreadPoolExecutor(1, "mlr-write") as writing:
+            pending: Future[None] | None = None
+            try:
+                source = iter(documents)
+                while window := list(islice(source, WINDOW)):
+                    changed = self._changed(window)
+                    if pending is not None:
+                        pending.result()
+                    pending = encoding.submit(self._encode, changed, writing)
+            except Exception:
+                if pending is not None:
+                    pending.result()  # what was read before the failure is kept
+                raise
+            except BaseException:
+                self._stop.set()
+                raise
+            else:
+                if pending is not None:
+                    pending.result()
+            finally:
+                self._bar.close()
+
+    def _changed(self, window: list[Document]) -> list[tuple[Document, bool]]:
+        """What must be encoded, each with whether it was there before."""
+        fresh = self.seen.check(window)
+        stored = self._store.hashes([document.id for document in fresh])
+        changed = [
+            (document, document.id in stored) for document in fresh if stored.get(document.id) != document.content_hash
+        ]
+        self.skipped += len(window) - len(changed)
+        self._bar.update(len(window) - len(changed))
+        return changed
+
+    def _encode(self, window: list[tuple[Document, bool]], writing: ThreadPoolExecutor) -> None:
+        waiting: list[Record] = []
+        writes: list[Future[None]] = []
+        for batch in stream_documents(self._encoder, [document.text for document, _ in window]) if window else ():
+            if self._stop.is_set():
+                break
+            self.cut += batch.cut
+            for index, vector in zip(batch.indices, batch.vectors, strict=True):
+                waiting.append(Record(window[index][0], np.asarray(vector, np.float32)))
+            if len(waiting) >= _WRITE:
+                writes.append(writing.submit(self._write, waiting))
+                waiting = []
+                if len(writes) > 2:
+                    writes.pop(0).result()
+        if waiting:
+            writes.append(writing.submit(self._write, waiting))
+        for write in writes:
+            write.result()
+        known = sum(was_there for _, was_there in window)
+        self.added += len(window) - known
+        self.updated += known
+
+    def _write(self, records: list[Record]) -> None:
+        self._store.upsert(records)
+        self._bar.update(len(records))

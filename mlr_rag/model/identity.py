@@ -1,0 +1,109 @@
+"""What makes a model the model it is: everything that moves its vectors, and nothing that doesn't."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor, nn
+
+# Keys of a transformers config that do not change what a model computes in evaluation.
+_HARMLESS = {
+    "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache", "id2label", "label2id",
+    "problem_type", "finetuning_task", "output_hidden_states", "output_attentions", "return_dict",
+    "gradient_checkpointing", "initializer_range", "initializer_factor", "chunk_size_feed_forward",
+    "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id", "tokenizer_class", "attn_implementation",
+}  # fmt: skip
+
+
+def identity(model: SentenceTransformer) -> dict[str, Any]:
+    """The parts of a model's identity, each a value to show or a sha256: equal parts mean equal vectors."""
+    return {
+        "weights": _hash(_weights(model)),
+        "architecture": _hash_json(_architecture(model)),
+        "tokenizer": _hash_json(_tokenizer(model.tokenizer)),
+        "modules": _hash_json([[type(module).__name__, _config(module)] for module in list(model)[1:]]),
+        "prompts": {task: model.prompts.get(task) or "" for task in ("query", "document")},
+        "max_length": model.max_seq_length,
+        "dimension": model.get_embedding_dimension(),
+        "precision": str(model.dtype).removeprefix("torch."),
+    }
+
+
+def digest(parts: dict[str, Any]) -> str:
+    """One sha256 over the parts."""
+    return _hash_json(parts)
+
+
+def version_key(model: SentenceTransformer) -> tuple[Any, ...]:
+    """Changes whenever a weight was written to or a setting changed: microseconds, where hashing takes a while."""
+    weights = tuple((id(tensor), _version(tensor)) for tensor in [*model.parameters(), *model.buffers()])
+    settings = (json.dumps(model.prompts, sort_keys=True), model.max_seq_length, model.truncate_dim, model.dtype)
+    return weights + settings + tuple(map(id, model.modules()))
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def _weights(model: nn.Module) -> Iterator[bytes]:
+    for name, value in sorted(model.state_dict().items()):
+        yield from _value_bytes(name, value)
+
+
+def _value_bytes(name: str, value: Any) -> Iterator[bytes]:
+    """Name, type, shape and raw bytes of a tensor; quantized modules hold tuples and packed tensors."""
+    if isinstance(value, (tuple, list)):
+        for index, item in enumerate(value):
+            yield from _value_bytes(f"{name}.{index}", item)
+    elif not isinstance(value, Tensor):
+        yield f"{name}={value!r}".encode()
+    elif value.is_quantized:
+        yield from _value_bytes(f"{name}.scale", value.dequantize())
+    else:
+        tensor = value.detach().cpu().contiguous()
+        yield f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode()
+        yield tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b""  # type: ignore[misc]
+
+
+def _architecture(model: SentenceTransformer) -> dict[str, Any]:
+    return _computing(model[0].config.to_dict())
+
+
+def _computing(config: dict[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, value in config.items():
+        if key.startswith("_") or key in _HARMLESS or "dropout" in key or value is None:
+            continue
+        kept[key] = _computing(value) if isinstance(value, dict) else value
+    return kept
+
+
+def _config(module: nn.Module) -> dict[str, Any]:
+    read: Callable[[], dict[str, Any]] | None = getattr(module, "get_config_dict", None)
+    return {} if read is None else read()
+
+
+def _tokenizer(tokenizer: Any) -> Any:
+    """How text becomes tokens; padding and truncation settings are per call and left out."""
+    common = [tokenizer.truncation_side, tokenizer.pad_token_id]
+    if not tokenizer.is_fast:
+        return [*common, type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())]
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    return [*common, {key: value for key, value in state.items() if key not in ("padding", "truncation")}]
+
+
+def _hash_json(value: Any) -> str:
+    return _hash([json.dumps(value, sort_keys=True, default=str).encode()])
+
+
+def _hash(chunks: Any) -> str:
+    found = hashlib.sha256()
+    for chunk in chunks:
+        found.update(np.frombuffer(chunk, np.uint8) if len(chunk) else b"")
+    return found.hexdigest()

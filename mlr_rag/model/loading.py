@@ -1,0 +1,106 @@
+"""Modules from a saved folder: an allow-list of classes, safetensors only, and no code from the folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers.base.modules.transformer import Transformer
+from sentence_transformers.sentence_transformer import modules as stock
+from torch import nn
+
+from mlr_rag.errors import ModelNotFoundError, UnsafeModelError, UnsupportedModelError
+from mlr_rag.model.pooling import MultiLayerPooling
+
+_STOCK: dict[str, Any] = {
+    "Transformer": Transformer,
+    "Pooling": stock.Pooling,
+    "Normalize": stock.Normalize,
+    "Dense": stock.Dense,
+    "LayerNorm": stock.LayerNorm,
+    "Dropout": stock.Dropout,
+}
+_POOLING = f"{MultiLayerPooling.__module__}.{MultiLayerPooling.__qualname__}"
+_LOCAL = {"local_files_only": True, "trust_remote_code": False}
+
+
+def load_modules(folder: Path) -> list[nn.Module]:
+    """The modules of a sentence-transformers folder, or of a plain transformers folder with token pooling added.
+
+    Raises:
+        UnsafeModelError: loading it would run code from the folder.
+        UnsupportedModelError: it has modules that are not on the allow-list.
+        ModelNotFoundError: it is no model folder.
+    """
+    listed = read_json(folder / "modules.json")
+    parts = (
+        [(entry["type"], entry["path"]) for entry in listed] if listed else [("sentence_transformers.Transformer", "")]
+    )
+    for _, inside in parts:
+        _check_safe(folder / inside)
+    if not (folder / parts[0][1] / "config.json").exists():
+        raise ModelNotFoundError(
+            f"no model in {folder}", found=sorted(p.name for p in folder.iterdir())[:8], expected="config.json"
+        )
+    loaded = [
+        _module_class(name, folder).load(str(folder), subfolder=inside, **_kwargs(name)) for name, inside in parts
+    ]
+    if not listed:
+        loaded.append(stock.Pooling(loaded[0].get_embedding_dimension(), _token_pooling(loaded[0])))
+    return loaded
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, or None where there is no file."""
+    return json.loads(path.read_text("utf-8")) if path.exists() else None
+
+
+def is_mlr_folder(folder: Path) -> bool:
+    """Whether the folder was written by `MLRModel.save`."""
+    return any(entry["type"] == _POOLING for entry in read_json(folder / "modules.json") or [])
+
+
+def _kwargs(name: str) -> dict[str, Any]:
+    if not name.endswith(".Transformer"):
+        return _LOCAL
+    return {**_LOCAL, "model_kwargs": {"use_safetensors": True}}
+
+
+def _module_class(name: str, folder: Path) -> Any:
+    if name == _POOLING:
+        return MultiLayerPooling
+    package, _, short = name.rpartition(".")
+    if package.split(".")[0] != "sentence_transformers" or short not in _STOCK:
+        raise UnsupportedModelError(
+            f"{folder}/modules.json asks for a module that is not on the allow-list",
+            found=name,
+            expected=", ".join([*_STOCK, "MultiLayerPooling"]),
+            remedy="Modules of other packages are never imported.",
+        )
+    return _STOCK[short]
+
+
+def _check_safe(folder: Path) -> None:
+    config = read_json(folder / "config.json") or {}
+    if "auto_map" in config:
+        raise UnsafeModelError(
+            f"{folder}/config.json asks for Python code of its own",
+            found=f"auto_map {config['auto_map']}",
+            expected="an architecture that transformers has",
+            remedy="Remote code is never run.",
+        )
+    pickles = [file.name for file in folder.glob("*.bin")] if folder.is_dir() else []
+    if pickles and not list(folder.glob("*.safetensors")):
+        raise UnsafeModelError(
+            f"the weights in {folder} are pickled, and a pickle can run code",
+            found=", ".join(pickles),
+            expected="model.safetensors",
+            remedy="If you trust them, convert them once: "
+            f"SentenceTransformer({str(folder)!r}).save('converted', safe_serialization=True), then use 'converted'.",
+        )
+
+
+def _token_pooling(transformer: Any) -> str:
+    architectures = getattr(transformer.config, "architectures", None) or [""]
+    return "lasttoken" if architectures[0].endswith("ForCausalLM") else "mean"

@@ -1,0 +1,399 @@
+"""MLRModel: a sentence-transformers model whose documents are several layers and whose queries are the last."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+from torch import nn
+
+from mlr_rag import progress
+from mlr_rag.errors import InvalidInputError, UnsupportedModelError
+from mlr_rag.model.batches import pad_features, token_batches
+from mlr_rag.model.capture import check_capture, find_layers
+from mlr_rag.model.identity import digest, identity, version_key
+from mlr_rag.model.loading import is_mlr_folder, load_modules, read_json
+from mlr_rag.model.names import resolve
+from mlr_rag.model.pooling import MultiLayerPooling, PoolingMode, Start, resolve_layers
+
+logger = logging.getLogger(__name__)
+
+WINDOW = 2048  # texts whose tokens are held at once
+_BATCH_TOKENS = 3072  # measured on CPU: 2,048 to 4,096 are alike; twice that falls out of the caches and costs 15%
+_TOKENIZER_LOCK = threading.Lock()  # a fast tokenizer keeps its padding and truncation in shared state
+_UNPADDED = {"text": {"padding": False}, "common": {"return_tensors": None}}
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """Some texts of a window: their indices, their unit vectors `(b, D)` or `(b, m, D)`, and how many were cut."""
+
+    indices: list[int]
+    vectors: npt.NDArray[np.float32]
+    cut: int
+
+
+class MLRModel(SentenceTransformer):
+    """A `SentenceTransformer` with multi-layer document representations (arXiv 2509.23861).
+
+    Build one with `from_pretrained`, read a saved one with `load`. Trainers, evaluators and miners take it as any
+    other SentenceTransformer. Vectors are unit float32.
+
+    Attributes:
+        name: The base's name, or the folder it was loaded from.
+    """
+
+    name: str = ""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        base: str | Path | SentenceTransformer,
+        layers: int | Sequence[int] = (-2, -1),
+        pooling: PoolingMode = "scalar_mix",
+        token_pooling: str | None = None,
+        start: Start = "identity",
+    ) -> MLRModel:
+        """Multi-layer representations over a base model; until trained, its vectors are the base's own.
+
+        Args:
+            base: A hub id, a local folder, or a SentenceTransformer (whose modules are then shared, not copied).
+            layers: The layer set: 1 to L, or -1 (the last) to -L; the last layer is always in it.
+            pooling: `last`, `mean`, `scalar_mix`, `self_contrastive` or `multi_vector` (see MultiLayerPooling).
+            token_pooling: `cls`, `mean`, `lasttoken`, ...; the base's own by default.
+            start: "identity", or "paper" for the paper's initial weights (not the base's vectors).
+
+        Raises:
+            ModelNotFoundError: no such model; lists what was tried.
+            UnsafeModelError: loading the base would run code.
+            UnsupportedModelError: the base's layers or modules cannot be used.
+            InvalidInputError: no such layer or option.
+        """
+        if isinstance(base, SentenceTransformer):
+            name, modules, settings = _name_of(base), list(base), _settings_of(base)
+        else:
+            folder = resolve(base)
+            if is_mlr_folder(folder):
+                raise InvalidInputError(
+                    f"{base} is a multi-layer model already", remedy=f"Use MLRModel.load({str(base)!r})."
+                )
+            name = str(folder) if Path(base).is_dir() else str(base)
+            modules, settings = load_modules(folder), _read_settings(folder)
+        transformer, token_pool, tail = _split(modules, name)
+        _, blocks = find_layers(transformer.model)
+        layer_pool = MultiLayerPooling(
+            dimension=transformer.get_embedding_dimension(),
+            num_layers=len(blocks),
+            layers=resolve_layers(layers, len(blocks)),
+            pooling=pooling,
+            token_pooling=token_pooling or token_pool.pooling_mode,
+            include_prompt=token_pool.include_prompt,
+            start=start,
+        )
+        model = cls._build([transformer, layer_pool, *tail], name, settings)
+        check_capture(transformer, dict(transformer.preprocess(["a sentence"]).to(model.device)))
+        return model
+
+    @classmethod
+    def load(cls, path: str | Path) -> MLRModel:  # type: ignore[override]  # the base's is deprecated
+        """The model that `save` wrote; no code from the folder is run, and no pickle read.
+
+        Raises:
+            ModelNotFoundError, UnsafeModelError, UnsupportedModelError.
+        """
+        folder = resolve(path)
+        if not is_mlr_folder(folder):
+            raise UnsupportedModelError(
+                f"{path} is not a multi-layer model",
+                found="no MultiLayerPooling in modules.json",
+                remedy=f"Make one of it with MLRModel.from_pretrained({str(path)!r}).",
+            )
+        return cls._build(load_modules(folder), str(folder), _read_settings(folder))
+
+    @classmethod
+    def open(cls, name: str | Path, **recipe: Any) -> MLRModel:
+        """`load` for a saved multi-layer model, `from_pretrained` with the recipe for any other."""
+        return cls.load(name) if is_mlr_folder(resolve(name)) else cls.from_pretrained(name, **recipe)
+
+    @classmethod
+    def _build(cls, modules: list[nn.Module], name: str, settings: dict[str, Any]) -> MLRModel:
+        truncate_dim = settings.pop("truncate_dim", None)
+        model = cls(modules=modules, truncate_dim=truncate_dim, **settings)
+        model.name = name
+        return model.eval()
+
+    def save(self, path: str | Path, *args: Any, create_model_card: bool = False, **kwargs: Any) -> None:  # type: ignore[override]
+        """Write the model to a folder, as safetensors; no model card unless asked for, as it may quote training texts."""
+        super().save(str(path), *args, create_model_card=create_model_card, **(kwargs | {"safe_serialization": True}))
+        config = Path(path) / "config_sentence_transformers.json"
+        content = json.loads(config.read_text("utf-8"))
+        content["requirements"] = {
+            "mlr-rag": {
+                "specifier": ">=0.1",
+                "reason": "It is a multi-layer model: open it with mlr_rag.MLRModel.load.",
+            }
+        }
+        config.write_text(json.dumps(content, indent=2, sort_keys=True), "utf-8")
+
+    def export_portable(self, path: str | Path) -> None:
+        """Write stock modules that plain `SentenceTransformer` loads, without mlr_rag (see portable.py)."""
+        from mlr_rag.model.portable import export_portable
+
+        export_portable(self, path)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layer set, 1-based and ascending."""
+        return self._pooling.layers
+
+    @property
+    def pooling(self) -> PoolingMode:
+        """How layers become a document's vector."""
+        return self._pooling.pooling
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors."""
+        return int(self.get_embedding_dimension() or self._pooling.dimension)
+
+    @property
+    def vectors_per_document(self) -> int:
+        """1, or the number of layers for `multi_vector`."""
+        return len(self.layers) if self.pooling == "multi_vector" else 1
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What `from_pretrained` needs, with the base's name, to make this model before any training."""
+        pooling = self._pooling
+        names = ("pooling", "token_pooling", "start")
+        return {"layers": list(self.layers), **{name: getattr(pooling, name) for name in names}}
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of everything that moves the vectors; made anew whenever a weight or a setting has changed."""
+        return self._identified()[2]
+
+    def identity(self) -> dict[str, Any]:
+        """The parts that the fingerprint is made of (see mlr_rag.model.identity)."""
+        return self._identified()[1]
+
+    def _identified(self) -> tuple[Any, dict[str, Any], str]:
+        key = version_key(self)
+        cached: tuple[Any, dict[str, Any], str] | None = self.__dict__.get("_identity")
+        if cached is None or cached[0] != key:
+            parts = identity(self)
+            cached = self.__dict__["_identity"] = key, parts, digest(parts)
+        return cached
+
+    def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """All modules in turn; layer vectors `(B, m, D)` pass through the modules after the pooling as well."""
+        features: dict[str, Any] = super().forward(input, **kwargs)
+        layers = features.get("layer_embeddings")
+        if layers is not None:
+            rows: Any = layers.flatten(0, 1)
+            for module in list(self)[2:]:
+                rows = module({"sentence_embedding": rows})["sentence_embedding"]
+            features["layer_embeddings"] = rows.unflatten(0, layers.shape[:2])
+            is_query = (kwargs.get("task") or features.get("task")) == "query"
+            if self.pooling == "multi_vector" and not is_query:
+                features["sentence_embedding"] = features["layer_embeddings"]
+        return features
+
+    def encode(  # type: ignore[override]
+        self,
+        inputs: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        *args: Any,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        return_cut: bool = False,
+        task: str | None = None,
+        return_layers: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Unit vectors of texts: `(n, D)` float32; prefer `encode_query` and `encode_document`.
+
+        Works as `SentenceTransformer.encode`, but batches are cut by tokens and sorted by token length.
+
+        Args:
+            batch_size: The largest number of texts in a batch; by default only the number of tokens counts.
+            show_progress_bar: By default shown on a terminal, for more than one window of texts.
+            return_cut: Return `(vectors, cut)`, with how many texts were longer than the model reads, instead of
+                logging it.
+            task: "query" or "document" (the default).
+            return_layers: Unit vectors of every layer, `(n, m, D)`, in place of the pooled ones.
+        """
+        single = isinstance(inputs, str)
+        texts = [inputs] if single else inputs if isinstance(inputs, list) else list(inputs)
+        stock = {
+            key: value for key, value in kwargs.items() if value not in (None, False, "float32", "sentence_embedding")
+        }
+        if args or stock or not all(isinstance(text, str) for text in texts):
+            if return_cut or return_layers:
+                raise InvalidInputError(
+                    "return_cut and return_layers go with plain texts and no other options", found=sorted(stock)
+                )
+            return super().encode(
+                inputs, prompt_name, prompt, batch_size or 32, show_progress_bar, *args,
+                convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor, task=task, **kwargs,
+            )  # fmt: skip
+        prompt = self._resolve_prompt(prompt, prompt_name)
+        vectors, cut = self._encode_all(texts, task, prompt, batch_size, show_progress_bar, return_layers)
+        if cut and not return_cut:
+            self.log_cut(cut, len(texts))
+        result: Any = vectors[0] if single else vectors
+        if convert_to_tensor or not convert_to_numpy:
+            result = torch.from_numpy(result)
+            result = result if convert_to_tensor or single else list(result)
+        return (result, cut) if return_cut else result
+
+    def encode_layers(self, texts: Sequence[str], **kwargs: Any) -> npt.NDArray[np.float32]:
+        """Unit vectors of every layer in the layer set, ascending, the last layer last: `(n, m, D)` float32."""
+        prompt = kwargs.pop("prompt", None) or self.prompts.get("document")
+        vectors: npt.NDArray[np.float32] = self.encode(
+            texts, prompt=prompt, task="document", return_layers=True, **kwargs
+        )
+        return vectors
+
+    def stream(
+        self,
+        texts: Sequence[str],
+        task: str = "document",
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        return_layers: bool = False,
+    ) -> Iterator[EncodedBatch]:
+        """Encode one window of texts, yielding each batch as it is done, longest texts first.
+
+        Holds the tokens of all the texts: pass `WINDOW` of them or fewer at a time. The prompt is used as given.
+        """
+        with _TOKENIZER_LOCK:
+            tokens = self.preprocess(list(texts), prompt=prompt, task=task, processing_kwargs=_UNPADDED)
+        lengths = [len(row) for row in tokens["input_ids"]]
+        cut = self._cut(tokens, texts, prompt)
+        features = {key: value for key, value in tokens.items() if key in _FEATURES}
+        for rows in token_batches(lengths, _BATCH_TOKENS, batch_size):
+            batch = pad_features(features, rows, self.tokenizer)
+            yield EncodedBatch(rows, self._run(batch, task, return_layers), sum(cut[row] for row in rows))
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:  # type: ignore[override]
+        """Scores `(q, n)` of queries `(q, D)` with documents `(n, D)`; with `(n, m, D)`, the best of each one's layers."""
+        documents = torch.as_tensor(embeddings2)
+        if documents.ndim < 3:
+            scores: torch.Tensor = super().similarity(embeddings1, embeddings2)
+            return scores
+        return torch.einsum("qd,nmd->qnm", torch.as_tensor(embeddings1), documents).amax(-1)
+
+    @property
+    def _pooling(self) -> MultiLayerPooling:
+        pooling: MultiLayerPooling = self[1]
+        return pooling
+
+    def _encode_all(
+        self,
+        texts: list[str],
+        task: str | None,
+        prompt: str | None,
+        batch_size: int | None,
+        show: bool | None,
+        return_layers: bool,
+    ) -> tuple[npt.NDArray[np.float32], int]:
+        self.eval()
+        several = return_layers or (self.pooling == "multi_vector" and task != "query")
+        shape = (len(texts), len(self.layers), self.dimension) if several else (len(texts), self.dimension)
+        vectors, cut = np.empty(shape, np.float32), 0
+        bar = progress.start("Encoding", len(texts), False if show is None and len(texts) <= WINDOW else show)
+        for start in range(0, len(texts), WINDOW):
+            window = texts[start : start + WINDOW]
+            for batch in self.stream(window, task or "document", prompt, batch_size, return_layers):
+                vectors[[start + index for index in batch.indices]] = batch.vectors
+                cut += batch.cut
+                bar.update(len(batch.indices))
+        bar.close()
+        return vectors, cut
+
+    def log_cut(self, cut: int, total: int) -> None:
+        """Say that texts were cut: a warning the first time in a model's life, then only at level INFO."""
+        level = logging.INFO if self.__dict__.get("_cut_logged") else logging.WARNING
+        self.__dict__["_cut_logged"] = True
+        logger.log(
+            level, "%d of %d texts are longer than the %d tokens that the model reads; only their beginnings count.",
+            cut, total, self.max_seq_length,
+        )  # fmt: skip
+
+    def _cut(self, tokens: Any, texts: Sequence[str], prompt: str | None) -> list[bool]:
+        if getattr(tokens, "encodings", None):
+            return [bool(encoding.overflowing) for encoding in tokens.encodings]
+        full = [len(row) >= (self.max_seq_length or 1 << 30) for row in tokens["input_ids"]]
+        whole = [
+            len(self.tokenizer((prompt or "") + text)["input_ids"]) if at else 0
+            for at, text in zip(full, texts, strict=True)
+        ]
+        return [length > (self.max_seq_length or 1 << 30) for length in whole]
+
+    @torch.inference_mode()
+    def _run(self, features: dict[str, Any], task: str, return_layers: bool) -> npt.NDArray[np.float32]:
+        moved = {
+            key: value.to(self.device) if isinstance(value, torch.Tensor) else value for key, value in features.items()
+        }
+        out = self(moved, task=task, return_layers=return_layers)
+        vectors = out["layer_embeddings" if return_layers else "sentence_embedding"].float()
+        if self.truncate_dim is not None:
+            vectors = vectors[..., : self.truncate_dim]
+        unit: npt.NDArray[np.float32] = nn.functional.normalize(vectors, dim=-1).cpu().numpy()
+        return unit
+
+
+_FEATURES = ("input_ids", "attention_mask", "token_type_ids", "modality", "prompt_length")
+
+
+def _split(modules: list[nn.Module], name: str) -> tuple[Any, Pooling, list[nn.Module]]:
+    """Transformer, token pooling, and what comes after it, with unit vectors at the end."""
+    kinds = [type(module).__name__ for module in modules]
+    if kinds[:2] != ["Transformer", "Pooling"]:
+        raise UnsupportedModelError(
+            f"cannot put multi-layer pooling on {name}",
+            found=" > ".join(kinds),
+            expected="Transformer > Pooling > ...",
+            remedy="Pass one encoder: of a Router, one of its routes.",
+        )
+    transformer, token_pool, *tail = modules
+    mode = token_pool.pooling_mode
+    if not isinstance(mode, str):
+        raise UnsupportedModelError(f"{name} concatenates several token poolings", found=mode, expected="one")
+    if not tail or not isinstance(tail[-1], Normalize):
+        tail = [*tail, Normalize()]
+    return transformer, token_pool, tail  # type: ignore[return-value]
+
+
+def _name_of(base: SentenceTransformer) -> str:
+    named = getattr(base.model_card_data, "base_model", None) or base[0].config._name_or_path
+    return str(named or type(base).__name__)
+
+
+def _settings_of(base: SentenceTransformer) -> dict[str, Any]:
+    return {
+        "prompts": dict(base.prompts),
+        "default_prompt_name": base.default_prompt_name,
+        "truncate_dim": base.truncate_dim,
+        "device": str(base.device),
+    }
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    saved = read_json(folder / "config_sentence_transformers.json") or {}
+    settings = {key: saved.get(key) for key in ("default_prompt_name", "truncate_dim")}
+    return settings | {"prompts": saved.get("prompts") or {}}

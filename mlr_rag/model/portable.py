@@ -1,0 +1,101 @@
+"""A model as stock sentence-transformers modules, which load without mlr_rag."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Router
+from sentence_transformers.sentence_transformer.modules import Pooling, WeightedLayerPooling
+from torch import nn
+
+from mlr_rag.errors import UnsupportedModelError
+from mlr_rag.model.capture import find_final_norm
+from mlr_rag.model.loading import load_modules
+from mlr_rag.model.pooling import MultiLayerPooling
+
+_README = """\
+# A multi-layer representation model, as stock sentence-transformers modules
+
+    model = SentenceTransformer("this folder")
+    model.encode_query(["..."]); model.encode_document(["..."])
+
+Layer weights of documents: {weights}. Queries use the last layer only, so always call `encode_query` for queries:
+plain `encode` gives a document's vector. {pools}
+"""
+_NO_POOLS = "Do not use worker pools: with hidden states on, they lose the layers without a word."
+
+
+def export_portable(model: Any, path: str | Path) -> None:
+    """Write the model so that plain `SentenceTransformer(path)` gives its vectors.
+
+    A pooling that leaves the last layer alone becomes Transformer and Pooling; `mean` and `scalar_mix` become a
+    Router that weights hidden states for documents.
+
+    Raises:
+        UnsupportedModelError: stock modules cannot express the pooling.
+    """
+    pooling: MultiLayerPooling = model[1]
+    weights = pooling.weights()
+    if weights is None:
+        raise UnsupportedModelError(
+            "stock modules give one vector a document",
+            found=f'pooling="{pooling.pooling}"',
+            expected="last, mean, scalar_mix or self_contrastive",
+            remedy="Keep the folder that save() writes.",
+        )
+    tail = [module for index, module in enumerate(model) if index > 1]
+    weights = weights.detach().float().cpu()
+    only_last = bool((weights[:-1] == 0).all())
+    if only_last:
+        modules: list[nn.Module] = [model[0], _tokens(pooling), *tail]
+    else:
+        _check_expressible(model, weights)
+        modules = [_router(model, pooling, weights), *tail]
+    stock = SentenceTransformer(modules=modules, prompts=model.prompts, similarity_fn_name=model.similarity_fn_name)
+    stock.truncate_dim = model.truncate_dim
+    stock.save(str(path), create_model_card=False)
+    shown = ", ".join(f"{layer}: {weight:.4g}" for layer, weight in zip(pooling.layers, weights.tolist(), strict=True))
+    (Path(path) / "README.md").write_text(_README.format(weights=shown, pools="" if only_last else _NO_POOLS), "utf-8")
+
+
+def _check_expressible(model: Any, weights: torch.Tensor) -> None:
+    if find_final_norm(model[0].model) is not None:
+        raise UnsupportedModelError(
+            "stock modules do not apply the final norm to inner layers, as this architecture needs",
+            found=type(model[0].model).__name__,
+            remedy='Keep the folder that save() writes, or export with pooling="last".',
+        )
+    if float(weights.sum()) < 1e-3:
+        raise UnsupportedModelError(
+            "stock modules divide by the sum of the layer weights",
+            found=f"sum {float(weights.sum()):.2g}",
+            expected="a positive sum",
+            remedy="Keep the folder that save() writes.",
+        )
+
+
+def _tokens(pooling: MultiLayerPooling) -> Pooling:
+    return Pooling(pooling.dimension, pooling.token_pooling, include_prompt=pooling.include_prompt)
+
+
+def _router(model: Any, pooling: MultiLayerPooling, weights: torch.Tensor) -> Router:
+    transformer = _copy_with_hidden_states(model)
+    mix = WeightedLayerPooling(pooling.dimension, num_hidden_layers=pooling.num_layers, layer_start=pooling.layers[0])
+    every_layer = torch.zeros(pooling.num_layers + 1 - pooling.layers[0])
+    every_layer[[layer - pooling.layers[0] for layer in pooling.layers]] = weights
+    mix.layer_weights = nn.Parameter(every_layer)
+    return Router.for_query_document(
+        query_modules=[transformer, _tokens(pooling)], document_modules=[transformer, mix, _tokens(pooling)]
+    )
+
+
+def _copy_with_hidden_states(model: Any) -> nn.Module:
+    with tempfile.TemporaryDirectory() as folder:
+        model[0].save(folder)
+        (transformer, _) = load_modules(Path(folder))
+    transformer.config.output_hidden_states = True
+    return transformer.to(model.device)

@@ -1,0 +1,150 @@
+"""The passport of a collection: which model made its vectors, and whether another one may use them.
+
+A passport holds a sha256 over everything that moves a model's vectors, and the vectors of a few canary sentences,
+encoded as queries and as documents. On opening a collection:
+
+    equal hash                                    the same model
+    other hash, every canary agrees to 0.9999     equivalent: accepted, and noted (another container or dtype)
+    else                                          ModelMismatchError
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from mlr_rag import encoders
+from mlr_rag.canaries import CANARIES, LONGEST
+from mlr_rag.encoders import Encoder
+from mlr_rag.errors import ModelMismatchError
+
+TOLERANCE = 0.9999
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a model compares with a passport.
+
+    Attributes:
+        same: The hashes are equal.
+        cosine: The lowest canary cosine; None where the hashes made asking needless.
+        differs: Which parts of the identity differ.
+        accepted: Whether the model may use the collection.
+    """
+
+    same: bool
+    cosine: float | None
+    differs: tuple[str, ...]
+    accepted: bool
+
+    @property
+    def note(self) -> str:
+        """What to tell about an accepted model that is not quite the same; "" for the same."""
+        if self.same or not self.differs:
+            return ""
+        return (
+            f"accepted as equivalent: {', '.join(self.differs)} differ(s) from the passport, "
+            f"and every canary agrees (cosine {self.cosine:.6f})"
+        )
+
+
+class Passport(BaseModel):
+    """Who made a collection's vectors. Written into the collection's description.
+
+    Attributes:
+        model: The model's name, to show and to open it again.
+        digest: Its fingerprint; "" where it has none, and the canaries decide alone.
+        parts: What the fingerprint is made of.
+        recipe: What MLRModel.from_pretrained needs beside the name.
+        tolerance: The canary cosine from which on another fingerprint is accepted.
+        queries, documents: The canaries' vectors, float32, base64.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int = 1
+    model: str
+    digest: str
+    dimension: int
+    vectors_per_document: int
+    parts: dict[str, Any]
+    recipe: dict[str, Any]
+    tolerance: float
+    queries: str
+    documents: str
+
+    @classmethod
+    def issue(cls, encoder: Encoder, tolerance: float = TOLERANCE) -> Passport:
+        """The passport of a model: hashes it, and encodes the canaries once as queries and once as documents."""
+        queries, documents = encoders.encode_both(encoder, CANARIES)
+        return cls(
+            model=encoders.name_of(encoder),
+            digest=encoder.fingerprint,
+            dimension=encoder.dimension,
+            vectors_per_document=encoders.vectors_per_document(encoder),
+            parts=encoders.parts_of(encoder),
+            recipe=getattr(encoder, "recipe", {}),
+            tolerance=tolerance,
+            queries=_pack(queries),
+            documents=_pack(documents),
+        )
+
+    def compare(self, encoder: Encoder) -> Verdict:
+        """Whether a model's vectors may be mixed with this passport's."""
+        if self.digest and encoder.fingerprint == self.digest:
+            return Verdict(same=True, cosine=None, differs=(), accepted=True)
+        differs = self._differs(encoder)
+        shape = (encoder.dimension, encoders.vectors_per_document(encoder))
+        if shape != (self.dimension, self.vectors_per_document):
+            return Verdict(same=False, cosine=None, differs=differs, accepted=False)
+        queries, documents = encoders.encode_both(encoder, CANARIES)
+        cosine = min(_lowest_cosine(self.queries, queries), _lowest_cosine(self.documents, documents))
+        accepted = cosine >= self.tolerance and not self._beyond_the_canaries(encoder)
+        return Verdict(same=False, cosine=cosine, differs=differs, accepted=accepted)
+
+    def admit(self, encoder: Encoder, where: str) -> str:
+        """Let a model use the collection, or refuse.
+
+        Returns:
+            A note where it is not quite the same model, else "".
+
+        Raises:
+            ModelMismatchError: its vectors do not agree with the collection's.
+        """
+        verdict = self.compare(encoder)
+        if verdict.accepted:
+            return verdict.note
+        name = encoders.name_of(encoder)
+        cosine = "another shape" if verdict.cosine is None else f"canary cosine {verdict.cosine:.4f}"
+        raise ModelMismatchError(
+            f"{where} was made with another model ({', '.join(verdict.differs) or 'its vectors'} differ(s))",
+            found=f"{name} [{encoder.fingerprint[:12] or 'no fingerprint'}], {cosine}",
+            expected=f"{self.model} [{self.digest[:12] or 'no fingerprint'}], canary cosine >= {self.tolerance}",
+            remedy=f"Open it with the model that it was made with (model={self.model!r}), or index the documents again "
+            f"with {name!r} into another collection.",
+        )
+
+    def _differs(self, encoder: Encoder) -> tuple[str, ...]:
+        theirs = encoders.parts_of(encoder)
+        return tuple(sorted(key for key in self.parts.keys() | theirs.keys() if self.parts.get(key) != theirs.get(key)))
+
+    def _beyond_the_canaries(self, encoder: Encoder) -> bool:
+        """Whether the lengths differ where no canary is long enough to tell."""
+        lengths = [self.parts.get("max_length"), encoders.parts_of(encoder).get("max_length")]
+        known = [length for length in lengths if isinstance(length, int)]
+        return lengths[0] != lengths[1] and (len(known) < 2 or min(known) >= LONGEST)
+
+
+def _pack(vectors: npt.NDArray[np.float32]) -> str:
+    return base64.b64encode(vectors.astype("<f4").tobytes()).decode()
+
+
+def _lowest_cosine(packed: str, vectors: npt.NDArray[np.float32]) -> float:
+    stored = np.frombuffer(base64.b64decode(packed), "<f4").astype(np.float64).reshape(vectors.shape)
+    cosines = (stored * vectors).sum(-1) / np.linalg.norm(stored, axis=-1) / np.linalg.norm(vectors, axis=-1)
+    return float(np.nan_to_num(cosines, nan=-1.0).min())
