@@ -39,7 +39,7 @@ _HOME = {
     "StoreError": "mlr_rag.errors",
     "StoreLockedError": "mlr_rag.errors",
 }
-__all__ = [  # noqa: RUF022  (sorted as the test pins it: plain string order)
+__all__ = [
     "Document",
     "Hit",
     "InvalidInputError",

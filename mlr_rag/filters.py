@@ -74,7 +74,7 @@ def matches(filter: Filter | None, metadata: Mapping[str, Any]) -> bool:
     value = metadata.get(filter.key)
     match filter.op:
         case "exists":
-            return (value is not None) == filter.value
+            return bool((value is not None) == filter.value)
         case "eq":
             return _equal(value, filter.value)
         case "ne":

@@ -20,7 +20,9 @@ class Progress(Protocol):
 def _tqdm(description: str, total: int | None, show: bool | None) -> Progress:
     from tqdm import tqdm
 
-    return tqdm(desc=description, total=total, unit="text", disable=not (sys.stderr.isatty() if show is None else show))
+    wanted = sys.stderr.isatty() if show is None else show
+    bar: Progress = tqdm(desc=description, total=total, unit="text", disable=not wanted)
+    return bar
 
 
 # Replace it to show progress elsewhere: it gets a description, the total or None, and whether the caller asked for

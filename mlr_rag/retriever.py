@@ -82,6 +82,7 @@ class Retriever:
             url: `./kb` or `edge:./kb` (a folder), `memory:`.
             model: As above, or a name or folder. By default the model in the collection's passport, and for a new
                 collection sentence-transformers/all-MiniLM-L6-v2.
+            tolerance: As above.
         """
         if model is None:
             model, recipe = _recorded_model(str(url))

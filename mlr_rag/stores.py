@@ -1,10 +1,8 @@
-"""Where vectors live: the VectorStore protocol, the registry that finds stores by URL, and MemoryStore."""
+"""Where vectors live: the VectorStore protocol, finding stores by URL, and the checks that stores share."""
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -13,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlr_rag.documents import Document
-from mlr_rag.errors import InvalidInputError, StoreClosedError, StoreNotFoundError
-from mlr_rag.filters import Filter, matches
+from mlr_rag.errors import InvalidInputError
+from mlr_rag.filters import Filter
 
 Vector: TypeAlias = npt.NDArray[np.float32]
 Info: TypeAlias = dict[str, Any]
@@ -24,7 +22,7 @@ ENTRY_POINTS = "mlr_rag.stores"
 
 @dataclass(frozen=True)
 class Record:
-    """A stored document. `vector` is a unit vector `(D,)`, or unit rows `(m, D)`, or None where it was not asked for."""
+    """A stored document, and its unit vector `(D,)` or unit rows `(m, D)`; None where vectors were not asked for."""
 
     document: Document
     vector: Vector | None = None
@@ -114,128 +112,6 @@ def open_store(url: str, *, dimension: int | None = None, vectors_per_document: 
     return factory.open(location, dimension=dimension, vectors_per_document=vectors_per_document)
 
 
-class MemoryStore:
-    """Exact search over numpy arrays, in this process only: the reference that other stores are tested against."""
-
-    def __init__(self, dimension: int, vectors_per_document: int = 1) -> None:
-        self.url = "memory:"
-        self.dimension, self.vectors_per_document = dimension, vectors_per_document
-        self._info: str | None = None
-        self._records: dict[str, Record] = {}
-        self._matrix: tuple[list[Record], Vector] | None = None
-        self._lock = threading.RLock()
-        self._closed = False
-
-    @classmethod
-    def open(cls, location: str, *, dimension: int | None, vectors_per_document: int = 1) -> MemoryStore:
-        """An empty store: nothing of a memory store outlives it."""
-        if location:
-            raise InvalidInputError("a memory store has no name", found=f"memory:{location}", expected="memory:")
-        if dimension is None:
-            raise StoreNotFoundError("a memory store is always new", remedy="Open it with a model.")
-        return cls(dimension, vectors_per_document)
-
-    @property
-    def info(self) -> Info | None:
-        """See VectorStore."""
-        self._check_open()
-        return None if self._info is None else json.loads(self._info)
-
-    def write_info(self, info: Info) -> None:
-        """See VectorStore."""
-        self._check_open()
-        self._info = json.dumps(info)
-
-    def upsert(self, records: Sequence[Record]) -> None:
-        """See VectorStore."""
-        check_vectors(records, self.dimension, self.vectors_per_document)
-        with self._lock:
-            self._check_open()
-            self._records.update({record.document.id: record for record in records})
-            self._matrix = None
-
-    def get(self, ids: Sequence[str], with_vectors: bool = False) -> list[Record]:
-        """See VectorStore."""
-        with self._lock:
-            self._check_open()
-            found = [self._records[id] for id in ids if id in self._records]
-        return [_trimmed(record, with_vectors) for record in found]
-
-    def hashes(self, ids: Sequence[str]) -> dict[str, str]:
-        """See VectorStore."""
-        return {record.document.id: record.document.content_hash for record in self.get(ids)}
-
-    def delete(self, ids: Sequence[str] | None = None, filter: Filter | None = None) -> int:
-        """See VectorStore."""
-        check_one_of(ids, filter)
-        with self._lock:
-            self._check_open()
-            doomed = (
-                {id for id in ids if id in self._records}
-                if ids is not None
-                else {r.document.id for r in self._select(filter)}
-            )
-            for id in doomed:
-                del self._records[id]
-            self._matrix = None
-            return len(doomed)
-
-    def query(self, vector: Vector, k: int, filter: Filter | None = None, with_vectors: bool = False) -> list[Match]:
-        """See VectorStore."""
-        check_query(vector, self.dimension)
-        with self._lock:
-            self._check_open()
-            if self._matrix is None:
-                rows = list(self._records.values())
-                shape = (len(rows), self.vectors_per_document, self.dimension)
-                matrix = (
-                    np.stack([record.vector for record in rows]).reshape(shape) if rows else np.empty(shape, np.float32)
-                )  # type: ignore[misc]
-                self._matrix = rows, matrix
-            rows, matrix = self._matrix
-        scores = (matrix @ vector).max(axis=1, initial=-1.0)
-        kept = (
-            [i for i, record in enumerate(rows) if matches(filter, record.document.metadata)]
-            if filter
-            else range(len(rows))
-        )
-        best = sorted(kept, key=lambda i: (-scores[i], rows[i].document.id))[:k]
-        return sorted_matches([Match(_trimmed(rows[i], with_vectors), float(scores[i])) for i in best])
-
-    def count(self, filter: Filter | None = None) -> int:
-        """See VectorStore."""
-        with self._lock:
-            self._check_open()
-            return len(self._select(filter))
-
-    def scan(
-        self, filter: Filter | None = None, batch: int = 256, with_vectors: bool = False
-    ) -> Iterator[list[Record]]:
-        """See VectorStore."""
-        with self._lock:
-            self._check_open()
-            rows = self._select(filter)
-        for start in range(0, len(rows), batch):
-            yield [_trimmed(record, with_vectors) for record in rows[start : start + batch]]
-
-    def drop(self) -> None:
-        """See VectorStore."""
-        self._check_open()
-        self.close()
-
-    def close(self) -> None:
-        """See VectorStore."""
-        with self._lock:
-            self._closed, self._records, self._matrix = True, {}, None
-
-    def _select(self, filter: Filter | None) -> list[Record]:
-        return [record for record in self._records.values() if matches(filter, record.document.metadata)]
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StoreClosedError("this store was closed", found=self.url, remedy="Open it again.")
-
-
 def check_vectors(records: Sequence[Record], dimension: int, vectors_per_document: int = 1) -> None:
     """Refuse records whose vectors are not unit vectors of the store's shape."""
     expected = (dimension,) if vectors_per_document == 1 else (vectors_per_document, dimension)
@@ -247,7 +123,7 @@ def check_vectors(records: Sequence[Record], dimension: int, vectors_per_documen
                 expected=expected,
             )
     if records:
-        norms = np.linalg.norm(np.stack([record.vector for record in records]), axis=-1).reshape(len(records), -1)  # type: ignore[misc]
+        norms = np.linalg.norm(stacked(records), axis=-1).reshape(len(records), -1)
         wrong = np.flatnonzero(~(np.abs(norms - 1) < 1e-3).all(axis=1))
         if len(wrong):
             raise InvalidInputError(
@@ -256,6 +132,11 @@ def check_vectors(records: Sequence[Record], dimension: int, vectors_per_documen
                 expected="norm 1",
                 remedy="The model gave zero or NaN for this text; check its weights and the text.",
             )
+
+
+def stacked(records: Sequence[Record]) -> Vector:
+    """The vectors of some records as one array."""
+    return np.stack([np.asarray(record.vector, np.float32) for record in records])
 
 
 def check_query(vector: Vector, dimension: int) -> None:
@@ -279,7 +160,3 @@ def sorted_matches(found: list[Match]) -> list[Match]:
     """Scores clipped to [-1, 1], best first, ties by id."""
     clipped = [Match(match.record, min(1.0, max(-1.0, match.score))) for match in found]
     return sorted(clipped, key=lambda match: (-match.score, match.record.document.id))
-
-
-def _trimmed(record: Record, with_vectors: bool) -> Record:
-    return record if with_vectors else Record(record.document)

@@ -189,8 +189,7 @@ def _point(record: Record) -> Any:
         TOKENS: tokens(document.metadata),
         NUMBERS: numbers(document.metadata),
     }
-    assert record.vector is not None  # check_vectors
-    return qdrant.Point(_point_id(document.id), record.vector.tolist(), payload)
+    return qdrant.Point(_point_id(document.id), np.asarray(record.vector).tolist(), payload)
 
 
 def _record(point: Any) -> Record:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
@@ -68,10 +67,10 @@ def _value_bytes(name: str, value: Any) -> Iterator[bytes]:
     else:
         tensor = value.detach().cpu().contiguous()
         yield f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode()
-        yield tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b""  # type: ignore[misc]
+        yield tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def _architecture(model: SentenceTransformer) -> dict[str, Any]:
+def _architecture(model: Any) -> dict[str, Any]:
     return _computing(model[0].config.to_dict())
 
 
@@ -102,8 +101,8 @@ def _hash_json(value: Any) -> str:
     return _hash([json.dumps(value, sort_keys=True, default=str).encode()])
 
 
-def _hash(chunks: Any) -> str:
+def _hash(chunks: Iterable[bytes]) -> str:
     found = hashlib.sha256()
     for chunk in chunks:
-        found.update(np.frombuffer(chunk, np.uint8) if len(chunk) else b"")
+        found.update(chunk)
     return found.hexdigest()

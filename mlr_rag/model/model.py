@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from torch import nn
 
 from mlr_rag import progress
-from mlr_rag.errors import InvalidInputError, UnsupportedModelError
+from mlr_rag.errors import InvalidInputError, UnsafeModelError, UnsupportedModelError
 from mlr_rag.model.batches import pad_features, token_batches
 from mlr_rag.model.capture import check_capture, find_layers
 from mlr_rag.model.identity import digest, identity, version_key
@@ -96,7 +96,7 @@ class MLRModel(SentenceTransformer):
             num_layers=len(blocks),
             layers=resolve_layers(layers, len(blocks)),
             pooling=pooling,
-            token_pooling=token_pooling or token_pool.pooling_mode,
+            token_pooling=token_pooling or str(token_pool.pooling_mode),
             include_prompt=token_pool.include_prompt,
             start=start,
         )
@@ -105,7 +105,7 @@ class MLRModel(SentenceTransformer):
         return model
 
     @classmethod
-    def load(cls, path: str | Path) -> MLRModel:  # type: ignore[override]  # the base's is deprecated
+    def load(cls, path: str | Path) -> MLRModel:
         """The model that `save` wrote; no code from the folder is run, and no pickle read.
 
         Raises:
@@ -132,9 +132,29 @@ class MLRModel(SentenceTransformer):
         model.name = name
         return model.eval()
 
-    def save(self, path: str | Path, *args: Any, create_model_card: bool = False, **kwargs: Any) -> None:  # type: ignore[override]
-        """Write the model to a folder, as safetensors; no model card unless asked for, as it may quote training texts."""
-        super().save(str(path), *args, create_model_card=create_model_card, **(kwargs | {"safe_serialization": True}))
+    def save(
+        self,
+        path: str | Path,
+        model_name: str | None = None,
+        create_model_card: bool = False,
+        train_datasets: list[str] | None = None,
+        safe_serialization: bool = True,
+    ) -> None:
+        """Write the model to a folder; no model card unless asked for, as it may quote training texts.
+
+        Args:
+            path: The folder, made where it is missing.
+            model_name: Shown in the model card.
+            create_model_card: Write a README.md as sentence-transformers does.
+            train_datasets: Shown in the model card.
+            safe_serialization: Must be True: weights are written as safetensors.
+
+        Raises:
+            UnsafeModelError: pickled weights were asked for.
+        """
+        if not safe_serialization:
+            raise UnsafeModelError("weights are never pickled", found="safe_serialization=False", expected="True")
+        super().save(str(path), model_name, create_model_card, train_datasets)
         config = Path(path) / "config_sentence_transformers.json"
         content = json.loads(config.read_text("utf-8"))
         content["requirements"] = {
@@ -216,7 +236,7 @@ class MLRModel(SentenceTransformer):
         prompt: str | None = None,
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
-        *args: Any,
+        *,
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
         return_cut: bool = False,
@@ -229,7 +249,13 @@ class MLRModel(SentenceTransformer):
         Works as `SentenceTransformer.encode`, but batches are cut by tokens and sorted by token length.
 
         Args:
+            inputs: A text, or texts; one text gives one vector `(D,)`.
+            prompt_name: Which of the model's prompts goes before each text.
+            prompt: The prompt itself, in place of a name.
             batch_size: The largest number of texts in a batch; by default only the number of tokens counts.
+            convert_to_numpy: Return an array (the default).
+            convert_to_tensor: Return a tensor; with both off, a list of tensors.
+            **kwargs: The other options of `SentenceTransformer.encode`, which then does the work.
             show_progress_bar: By default shown on a terminal, for more than one window of texts.
             return_cut: Return `(vectors, cut)`, with how many texts were longer than the model reads, instead of
                 logging it.
@@ -241,13 +267,13 @@ class MLRModel(SentenceTransformer):
         stock = {
             key: value for key, value in kwargs.items() if value not in (None, False, "float32", "sentence_embedding")
         }
-        if args or stock or not all(isinstance(text, str) for text in texts):
+        if stock or not all(isinstance(text, str) for text in texts):
             if return_cut or return_layers:
                 raise InvalidInputError(
                     "return_cut and return_layers go with plain texts and no other options", found=sorted(stock)
                 )
             return super().encode(
-                inputs, prompt_name, prompt, batch_size or 32, show_progress_bar, *args,
+                inputs, prompt_name, prompt, batch_size or 32, show_progress_bar,
                 convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor, task=task, **kwargs,
             )  # fmt: skip
         prompt = self._resolve_prompt(prompt, prompt_name)
@@ -289,8 +315,8 @@ class MLRModel(SentenceTransformer):
             batch = pad_features(features, rows, self.tokenizer)
             yield EncodedBatch(rows, self._run(batch, task, return_layers), sum(cut[row] for row in rows))
 
-    def similarity(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:  # type: ignore[override]
-        """Scores `(q, n)` of queries `(q, D)` with documents `(n, D)`; with `(n, m, D)`, the best of each one's layers."""
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
+        """Scores `(q, n)` of queries `(q, D)` with documents `(n, D)`, or with the best layer of `(n, m, D)`."""
         documents = torch.as_tensor(embeddings2)
         if documents.ndim < 3:
             scores: torch.Tensor = super().similarity(embeddings1, embeddings2)
@@ -299,8 +325,7 @@ class MLRModel(SentenceTransformer):
 
     @property
     def _pooling(self) -> MultiLayerPooling:
-        pooling: MultiLayerPooling = self[1]
-        return pooling
+        return cast(MultiLayerPooling, self[1])
 
     def _encode_all(
         self,
@@ -360,7 +385,7 @@ class MLRModel(SentenceTransformer):
 _FEATURES = ("input_ids", "attention_mask", "token_type_ids", "modality", "prompt_length")
 
 
-def _split(modules: list[nn.Module], name: str) -> tuple[Any, Pooling, list[nn.Module]]:
+def _split(modules: list[Any], name: str) -> tuple[Any, Pooling, list[nn.Module]]:
     """Transformer, token pooling, and what comes after it, with unit vectors at the end."""
     kinds = [type(module).__name__ for module in modules]
     if kinds[:2] != ["Transformer", "Pooling"]:
@@ -376,10 +401,10 @@ def _split(modules: list[nn.Module], name: str) -> tuple[Any, Pooling, list[nn.M
         raise UnsupportedModelError(f"{name} concatenates several token poolings", found=mode, expected="one")
     if not tail or not isinstance(tail[-1], Normalize):
         tail = [*tail, Normalize()]
-    return transformer, token_pool, tail  # type: ignore[return-value]
+    return transformer, token_pool, tail
 
 
-def _name_of(base: SentenceTransformer) -> str:
+def _name_of(base: Any) -> str:
     named = getattr(base.model_card_data, "base_model", None) or base[0].config._name_or_path
     return str(named or type(base).__name__)
 

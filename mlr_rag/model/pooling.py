@@ -45,8 +45,16 @@ class MultiLayerPooling(Module):
         start: "identity" gives the base model's own vectors until trained; "paper" the paper's initial weights.
     """
 
-    config_keys = ["dimension", "num_layers", "layers", "pooling", "token_pooling", "include_prompt", "start"]
-    forward_kwargs = {"task", "return_layers"}
+    config_keys: list[str] = [  # noqa: RUF012  (as the base class declares it)
+        "dimension",
+        "num_layers",
+        "layers",
+        "pooling",
+        "token_pooling",
+        "include_prompt",
+        "start",
+    ]
+    forward_kwargs: set[str] = {"task", "return_layers"}  # noqa: RUF012
 
     def __init__(
         self,
@@ -54,11 +62,11 @@ class MultiLayerPooling(Module):
         num_layers: int,
         layers: tuple[int, ...] | list[int],
         pooling: PoolingMode = "scalar_mix",
-        token_pooling: str = "mean",
+        token_pooling: str = "mean",  # noqa: S107  (no password)
         include_prompt: bool = True,
         start: Start = "identity",
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         _check_choice("pooling", pooling, get_args(PoolingMode))
         _check_choice("start", start, get_args(Start))
         _check_choice("token_pooling", token_pooling, Pooling.POOLING_MODES)
@@ -156,7 +164,7 @@ class MultiLayerPooling(Module):
             self.save_torch_weights(output_path, safe_serialization=True)
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> MultiLayerPooling:
+    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> MultiLayerPooling:  # type: ignore[override]
         """Read what `save` wrote, from a local folder."""
         module = cls(**cls.load_config(model_name_or_path, subfolder=subfolder, local_files_only=True))
         if any(True for _ in module.parameters()):

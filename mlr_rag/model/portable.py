@@ -78,11 +78,11 @@ def _check_expressible(model: Any, weights: torch.Tensor) -> None:
         )
 
 
-def _tokens(pooling: MultiLayerPooling) -> Pooling:
+def _tokens(pooling: MultiLayerPooling) -> Any:
     return Pooling(pooling.dimension, pooling.token_pooling, include_prompt=pooling.include_prompt)
 
 
-def _router(model: Any, pooling: MultiLayerPooling, weights: torch.Tensor) -> Router:
+def _router(model: Any, pooling: MultiLayerPooling, weights: torch.Tensor) -> Any:
     transformer = _copy_with_hidden_states(model)
     mix = WeightedLayerPooling(pooling.dimension, num_hidden_layers=pooling.num_layers, layer_start=pooling.layers[0])
     every_layer = torch.zeros(pooling.num_layers + 1 - pooling.layers[0])
@@ -93,9 +93,9 @@ def _router(model: Any, pooling: MultiLayerPooling, weights: torch.Tensor) -> Ro
     )
 
 
-def _copy_with_hidden_states(model: Any) -> nn.Module:
+def _copy_with_hidden_states(model: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         model[0].save(folder)
-        (transformer, _) = load_modules(Path(folder))
+        transformer: Any = load_modules(Path(folder))[0]
     transformer.config.output_hidden_states = True
     return transformer.to(model.device)

@@ -1,0 +1,49 @@
+"""Tiny random models and other things that many tests need."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlr_rag import MLRModel
+from tests.fakes import HashEncoder
+from tests.tiny import build
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved sentence-transformers folder: a random BERT of 3 layers, 32 dimensions, 64 tokens, mean pooling."""
+    return build("bert", tmp_path_factory.mktemp("models") / "bert")
+
+
+@pytest.fixture
+def tiny_model(tiny_model_dir: Path) -> MLRModel:
+    """A fresh MLRModel over it: layers 2 and 3, scalar mix."""
+    return MLRModel.from_pretrained(tiny_model_dir)
+
+
+@pytest.fixture
+def encoder() -> HashEncoder:
+    """An encoder that needs no model: unit vectors from the text's hash."""
+    return HashEncoder()
+
+
+@pytest.fixture
+def unit() -> Callable[..., np.ndarray]:
+    """Random unit rows around a few centres."""
+
+    def make(n: int, dimension: int = 8, seed: int = 0) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        centres = rng.normal(size=(5, dimension))
+        rows = centres[rng.integers(0, 5, n)] + 0.3 * rng.normal(size=(n, dimension))
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+    return make
