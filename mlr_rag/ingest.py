@@ -10,10 +10,10 @@ At most two windows are held at a time, however many documents come.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -130,66 +130,95 @@ class Ingestion:
         self.added = self.updated = self.skipped = self.cut = 0
         self._encoder, self._store, self._show = encoder, store, show_progress
         self._stop = threading.Event()
+        self._writes: deque[Future[None]] = deque()
 
     def run(self, documents: Iterable[Document]) -> None:
-        """Add every document. Whatever goes wrong, the windows before it are stored, and are skipped the next time."""
+        """Add every document. Whatever goes wrong, what came before it is stored, and is skipped the next time."""
         total = len(documents) if isinstance(documents, Sequence) else None
         self._bar = progress.start("Indexing", total, self._show)
         with ThreadPoolExecutor(1, "mlr-encode") as encoding, ThreadPoolExecutor(1, "mlr-write") as writing:
             pending: Future[None] | None = None
             try:
-                source = iter(documents)
-                while window := list(islice(source, WINDOW)):
+                for window in _windows(documents):
                     changed = self._changed(window)
                     if pending is not None:
                         pending.result()
                     pending = encoding.submit(self._encode, changed, writing)
             except Exception:
-                if pending is not None:
-                    pending.result()  # what was read before the failure is kept
+                self._finish(pending)
                 raise
             except BaseException:
                 self._stop.set()
                 raise
             else:
-                if pending is not None:
-                    pending.result()
+                self._finish(pending)
             finally:
                 self._bar.close()
 
-    def _changed(self, window: list[Document]) -> list[tuple[Document, bool]]:
+    def _finish(self, pending: Future[None] | None) -> None:
+        if pending is not None:
+            pending.result()
+        while self._writes:
+            self._writes.popleft().result()
+
+    def _changed(self, window: list[Document]) -> list[_Changed]:
         """What must be encoded, each with whether it was there before."""
         fresh = self.seen.check(window)
         stored = self._store.hashes([document.id for document in fresh])
         changed = [
-            (document, document.id in stored) for document in fresh if stored.get(document.id) != document.content_hash
+            _Changed(document, document.id in stored)
+            for document in fresh
+            if stored.get(document.id) != document.content_hash
         ]
         self.skipped += len(window) - len(changed)
         self._bar.update(len(window) - len(changed))
         return changed
 
-    def _encode(self, window: list[tuple[Document, bool]], writing: ThreadPoolExecutor) -> None:
-        waiting: list[Record] = []
-        writes: list[Future[None]] = []
-        for batch in stream_documents(self._encoder, [document.text for document, _ in window]) if window else ():
+    def _encode(self, window: list[_Changed], writing: ThreadPoolExecutor) -> None:
+        waiting: list[tuple[_Changed, Any]] = []
+        for batch in stream_documents(self._encoder, [changed.document.text for changed in window]) if window else ():
             if self._stop.is_set():
                 break
             self.cut += batch.cut
-            for index, vector in zip(batch.indices, batch.vectors, strict=True):
-                waiting.append(Record(window[index][0], np.asarray(vector, np.float32)))
+            waiting += [(window[index], vector) for index, vector in zip(batch.indices, batch.vectors, strict=True)]
             if len(waiting) >= _WRITE:
-                writes.append(writing.submit(self._write, waiting))
+                self._submit(waiting, writing)
                 waiting = []
-                if len(writes) > 2:
-                    writes.pop(0).result()
         if waiting:
-            writes.append(writing.submit(self._write, waiting))
-        for write in writes:
-            write.result()
-        known = sum(was_there for _, was_there in window)
-        self.added += len(window) - known
-        self.updated += known
+            self._submit(waiting, writing)
 
-    def _write(self, records: list[Record]) -> None:
-        self._store.upsert(records)
-        self._bar.update(len(records))
+    def _submit(self, batch: list[tuple[_Changed, Any]], writing: ThreadPoolExecutor) -> None:
+        """Hand over to the writing thread, which may be two batches behind, not more."""
+        self._writes.append(writing.submit(self._write, batch))
+        if len(self._writes) > 2:
+            self._writes.popleft().result()
+
+    def _write(self, batch: list[tuple[_Changed, Any]]) -> None:
+        self._store.upsert([Record(changed.document, np.asarray(vector, np.float32)) for changed, vector in batch])
+        known = sum(changed.known for changed, _ in batch)
+        self.added += len(batch) - known
+        self.updated += known
+        self._bar.update(len(batch))
+
+
+@dataclass(frozen=True)
+class _Changed:
+    document: Document
+    known: bool
+
+
+def _windows(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Lists of up to `WINDOW`; what was read before a source failed comes before its error."""
+    window: list[Document] = []
+    try:
+        for document in documents:
+            window.append(document)
+            if len(window) == WINDOW:
+                yield window
+                window = []
+    except Exception:
+        if window:
+            yield window
+        raise
+    if window:
+        yield window

@@ -17,11 +17,19 @@ from typing import Any
 import qdrant_edge as qdrant
 from filelock import FileLock, Timeout
 
-from mlr_rag.errors import ModelMismatchError, StoreCorruptError, StoreError, StoreLockedError, StoreNotFoundError
+from mlr_rag.errors import (
+    ModelMismatchError,
+    StoreCorruptError,
+    StoreError,
+    StoreFullError,
+    StoreLockedError,
+    StoreNotFoundError,
+)
 from mlr_rag.stores import Info
 from mlr_rag_edge.conditions import TOKENS
 
 _FORMAT = 1
+_SPARE_BYTES = 64 << 20  # the engine grows memory-mapped files by 32 MiB at a time; a full disk would kill the process
 _OPEN: dict[Path, Folder] = {}
 _OPENING = threading.Lock()
 
@@ -48,6 +56,7 @@ class Folder:
         _check_place(path, must_exist=dimension is None)
         self._file_lock = _locked(path)
         try:
+            check_space(path)
             description = _read(path) if (path / "collection.json").exists() else None
             if description is None:
                 description = {"format": _FORMAT, "dimension": dimension, "vectors_per_document": vectors_per_document}
@@ -101,6 +110,22 @@ class Folder:
                 expected=f"{wanted[0]} dimensions, {wanted[1]} vector(s) a document",
                 remedy="Open it with the model that it was made with, or index into another folder.",
             )
+
+
+def check_space(path: Path, size: int = 0) -> None:
+    """Refuse to open or to write where the disk has no room for it.
+
+    Raises:
+        StoreFullError: before anything was touched.
+    """
+    free, needed = shutil.disk_usage(path).free, _SPARE_BYTES + size
+    if free < needed:
+        raise StoreFullError(
+            f"no room on the disk for {path}",
+            found=f"{free / 2**20:.0f} MiB free",
+            expected=f"{needed / 2**20:.0f} MiB",
+            remedy="Free some space and run the same command again; what was written is kept.",
+        )
 
 
 def _check_place(path: Path, must_exist: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
@@ -14,16 +13,15 @@ import numpy as np
 import qdrant_edge as qdrant
 
 from mlr_rag.documents import Document
-from mlr_rag.errors import InvalidInputError, StoreClosedError, StoreFullError
+from mlr_rag.errors import InvalidInputError, StoreClosedError
 from mlr_rag.filters import Filter
 from mlr_rag.stores import Info, Match, Record, Vector, check_one_of, check_query, check_vectors, sorted_matches
 from mlr_rag.tokens import numbers, tokens
 from mlr_rag_edge.conditions import NUMBERS, TOKENS, translate
-from mlr_rag_edge.folder import Folder
+from mlr_rag_edge.folder import Folder, check_space
 
 _IDS = uuid.UUID("6b0a3c55-9d0c-5c83-9f0e-6a1f6d1b7a10")  # namespace of the uuid5 that stands for a document's id
 _UPSERT = 256
-_SPARE_BYTES = 64 << 20  # the engine grows memory-mapped files by up to 32 MiB at a time; a full disk would kill it
 
 
 class EdgeStore:
@@ -77,7 +75,7 @@ class EdgeStore:
             points = [_point(record) for record in batch]
             with self._lock:
                 shard = self._shard()
-                self._check_space(batch)
+                check_space(self._folder.path, self._size(batch))
                 shard.update(qdrant.UpdateOperation.upsert_points(points))
                 shard.flush()
 
@@ -158,21 +156,15 @@ class EdgeStore:
             raise StoreClosedError("this store was closed", found=self.url, remedy="Open it again.")
         return shard
 
+    def _size(self, batch: list[Record]) -> int:
+        """A generous guess of the bytes that a batch needs, write-ahead log included."""
+        vectors = 4 * self.dimension * self.vectors_per_document * len(batch)
+        return 4 * (vectors + sum(len(record.document.text) for record in batch))
+
     def _retrieve(self, ids: Sequence[str], with_payload: bool | list[str], with_vectors: bool) -> list[Any]:
         points = [_point_id(id) for id in dict.fromkeys(ids)]
         return list(self._shard().retrieve(points, with_payload, with_vectors)) if points else []
 
-    def _check_space(self, batch: list[Record]) -> None:
-        vectors = 4 * self.dimension * self.vectors_per_document * len(batch)
-        needed = _SPARE_BYTES + 4 * (vectors + sum(len(record.document.text) for record in batch))
-        free = shutil.disk_usage(self._folder.path).free
-        if free < needed:
-            raise StoreFullError(
-                f"no room to write to {self._folder.path}",
-                found=f"{free >> 20} MiB free",
-                expected=f"{needed >> 20} MiB",
-                remedy="Free some space and run the same command again; what was written is kept.",
-            )
 
 
 def _point_id(id: str) -> uuid.UUID:
