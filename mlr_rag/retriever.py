@@ -17,7 +17,7 @@ import numpy as np
 from mlr_rag.documents import Document, Hit, check_id, check_text
 from mlr_rag.encoders import Encoder, name_of, open_encoder, vectors_per_document
 from mlr_rag.errors import InvalidInputError, InvalidQueryError, ModelMismatchError, StoreNotFoundError
-from mlr_rag.filters import Filter, parse
+from mlr_rag.filters import Filter, is_number, parse
 from mlr_rag.ingest import Ingestion, Report, as_documents
 from mlr_rag.passport import TOLERANCE, Passport
 from mlr_rag.stores import VectorStore, check_one_of, open_store
@@ -366,6 +366,6 @@ def _ids(ids: Any) -> list[str]:
 def _check_search(k: Any, filter: Mapping[str, Any] | None, min_score: Any) -> Filter | None:
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise InvalidQueryError("k is not a number of documents", found=k, expected="an int of 1 or more")
-    if min_score is not None and not (isinstance(min_score, (int, float)) and -1 <= min_score <= 1):
+    if min_score is not None and not (is_number(min_score) and -1 <= min_score <= 1):
         raise InvalidQueryError("min_score is not a cosine", found=min_score, expected="a number in [-1, 1]")
     return parse(filter)

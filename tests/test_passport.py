@@ -209,7 +209,9 @@ def test_the_changes_show_both_outcomes(original: MLRModel, tmp_path: Path) -> N
 def _lowest_canary_cosine(one: MLRModel, other: MLRModel) -> float | None:
     pairs = []
     for encode in ("encode_query", "encode_document"):
-        vectors = [np.asarray(getattr(model, encode)(list(CANARIES), return_cut=True)[0], np.float64) for model in (one, other)]
+        vectors = [
+            np.asarray(getattr(model, encode)(list(CANARIES), return_cut=True)[0], np.float64) for model in (one, other)
+        ]
         if vectors[0].shape != vectors[1].shape:
             return None
         pairs.append(vectors)

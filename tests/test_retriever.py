@@ -202,7 +202,7 @@ def test_a_broken_item_in_a_stream_keeps_what_came_before(kb: Retriever) -> None
 
 
 def test_two_documents_with_one_id(kb: Retriever) -> None:
-    with pytest.raises(DuplicateIdError, match="'?x'?"):
+    with pytest.raises(DuplicateIdError, match="found x"):
         kb.add([Document("one", "x"), Document("two", "x")])
     assert kb.count() == 0
     far_apart = (Document(f"{i}", "x" if i in (0, 5000) else f"id {i}") for i in range(5001))
@@ -459,6 +459,13 @@ def test_the_core_imports_no_adapter() -> None:
     core = Path(sys.modules["mlr_rag"].__file__ or "").parent
     for file in core.rglob("*.py"):
         text = file.read_text()
-        for adapter in ("mlr_rag_edge", "langchain_core", "llama_index.core", "qdrant_client", "chromadb", "qdrant_edge"):
+        for adapter in (
+            "mlr_rag_edge",
+            "langchain_core",
+            "llama_index.core",
+            "qdrant_client",
+            "chromadb",
+            "qdrant_edge",
+        ):
             assert f"import {adapter}" not in text, (file, adapter)
             assert f"from {adapter}" not in text, (file, adapter)

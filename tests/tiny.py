@@ -27,7 +27,13 @@ CONFIGS: dict[str, Any] = {
     "roberta": lambda: hf.RobertaConfig(**_SIZES, **_HEADS),
     "mpnet": lambda: hf.MPNetConfig(**_SIZES, **_HEADS),
     "distilbert": lambda: hf.DistilBertConfig(
-        vocab_size=len(VOCABULARY), dim=32, hidden_dim=48, n_layers=3, n_heads=2, max_position_embeddings=80, pad_token_id=0
+        vocab_size=len(VOCABULARY),
+        dim=32,
+        hidden_dim=48,
+        n_layers=3,
+        n_heads=2,
+        max_position_embeddings=80,
+        pad_token_id=0,
     ),
     "modernbert": lambda: hf.ModernBertConfig(
         **_SIZES, **_HEADS, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3, local_attention=16
@@ -35,7 +41,9 @@ CONFIGS: dict[str, Any] = {
     "t5": lambda: hf.T5Config(
         vocab_size=len(VOCABULARY), d_model=32, d_ff=48, d_kv=16, num_layers=3, num_heads=2, pad_token_id=0
     ),
-    "qwen": lambda: hf.Qwen3Config(**_SIZES, **_HEADS, num_key_value_heads=1, head_dim=16, bos_token_id=2, eos_token_id=3),
+    "qwen": lambda: hf.Qwen3Config(
+        **_SIZES, **_HEADS, num_key_value_heads=1, head_dim=16, bos_token_id=2, eos_token_id=3
+    ),
 }
 _CLASSES = {"t5": hf.T5EncoderModel}
 TOKEN_POOLING = {"qwen": "lasttoken", "roberta": "cls", "modernbert": "cls"}

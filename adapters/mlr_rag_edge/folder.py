@@ -1,8 +1,11 @@
 """The folder of an edge collection: its lock, its description, and the one shard that all handles share.
 
-kb/collection.json    format, shape of the vectors, and the description (passport included); written last, atomically
-kb/shard/             the engine's own files
-kb/.lock              held while a process has the collection open; the system frees it, even after kill -9
+- `kb/collection.json`: format, shape of the vectors, and the description, passport included; written atomically.
+- `kb/shard/`: the engine's own files; `shard.new` while they are made, or dropped.
+- `kb/.lock`: held while a process has the collection open; the system frees it, even after kill -9.
+
+A folder with a description is a collection; one with neither description nor shard may become one; anything else is
+refused, so that a lost description never costs the vectors.
 """
 
 from __future__ import annotations
@@ -60,10 +63,11 @@ class Folder:
             description = _read(path) if (path / "collection.json").exists() else None
             if description is None:
                 description = {"format": _FORMAT, "dimension": dimension, "vectors_per_document": vectors_per_document}
-                self.shard = _new_shard(path / "shard", dimension or 0, vectors_per_document)
+                _make_shard(path / "shard.new", dimension or 0, vectors_per_document)
                 _write(path, description)
-            else:
-                self.shard = _load_shard(path / "shard")
+            if not (path / "shard").exists():
+                (path / "shard.new").rename(path / "shard")
+            self.shard = _load_shard(path / "shard")
         except BaseException:
             self._file_lock.release()
             raise
@@ -88,8 +92,9 @@ class Folder:
         """Close for every handle and delete the folder."""
         with _OPENING:
             if self.shard is not None:
-                (self.path / "collection.json").unlink()  # from here on an interrupted drop reads as no collection
                 self._close()
+                (self.path / "shard").rename(self.path / "shard.new")
+                (self.path / "collection.json").unlink()  # from here on an interrupted drop is a drop
                 shutil.rmtree(self.path)
 
     def _close(self) -> None:
@@ -135,12 +140,13 @@ def _check_place(path: Path, must_exist: bool) -> None:
     if must_exist and not has_collection:
         raise StoreNotFoundError(f"no collection at {path}", remedy="Make one by adding documents, or check the path.")
     strangers = sorted(item.name for item in path.iterdir()) if path.exists() and not has_collection else []
-    if set(strangers) - {".lock", "shard", "collection.json.new"}:
+    if set(strangers) - {".lock", "shard.new", "collection.json.new"}:
         raise StoreCorruptError(
             f"{path} is not a collection, and not empty",
             found=", ".join(strangers[:5]),
             expected="collection.json, or an empty folder",
-            remedy="Choose another folder; nothing here was touched.",
+            remedy="Choose another folder; nothing here was touched. If it was a collection: Restore the folder from a "
+            "copy, or delete it and index again.",
         )
 
 
@@ -168,7 +174,7 @@ def _locked(path: Path) -> FileLock:
 def _read(path: Path) -> dict[str, Any]:
     try:
         description: dict[str, Any] = json.loads((path / "collection.json").read_text("utf-8"))
-        if description["format"] != _FORMAT or not (path / "shard").is_dir():
+        if description["format"] != _FORMAT or not any((path / name).is_dir() for name in ("shard", "shard.new")):
             raise ValueError(f"format {description['format']}, shard folder {(path / 'shard').is_dir()}")
         return {"dimension": int(description["dimension"]), **description}
     except (ValueError, KeyError, TypeError, OSError) as problem:
@@ -189,7 +195,7 @@ def _write(path: Path, description: dict[str, Any]) -> None:
     fresh.replace(path / "collection.json")
 
 
-def _new_shard(path: Path, dimension: int, vectors_per_document: int) -> Any:
+def _make_shard(path: Path, dimension: int, vectors_per_document: int) -> None:
     shutil.rmtree(path, ignore_errors=True)  # left by a process killed while it made the collection
     path.mkdir()
     several = qdrant.MultiVectorConfig(qdrant.MultiVectorComparator.MaxSim) if vectors_per_document > 1 else None
@@ -197,7 +203,7 @@ def _new_shard(path: Path, dimension: int, vectors_per_document: int) -> Any:
     shard = qdrant.EdgeShard.create(str(path), qdrant.EdgeConfig(vectors=vectors))
     shard.update(qdrant.UpdateOperation.create_field_index(TOKENS, qdrant.PayloadSchemaType.Keyword))
     shard.flush()
-    return shard
+    shard.close()
 
 
 def _load_shard(path: Path) -> Any:

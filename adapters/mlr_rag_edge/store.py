@@ -166,7 +166,6 @@ class EdgeStore:
         return list(self._shard().retrieve(points, with_payload, with_vectors)) if points else []
 
 
-
 def _point_id(id: str) -> uuid.UUID:
     return uuid.uuid5(_IDS, id)
 

@@ -259,7 +259,9 @@ def test_no_code_from_the_folder(tiny_model_dir: Path, tmp_path: Path) -> None:
     foreign = tmp_path / "foreign"
     shutil.copytree(tiny_model_dir, foreign)
     modules = json.loads((foreign / "modules.json").read_text())
-    (foreign / "modules.json").write_text(json.dumps([*modules, {"type": "os.system", "path": "2_x", "name": "9", "idx": 9}]))
+    (foreign / "modules.json").write_text(
+        json.dumps([*modules, {"type": "os.system", "path": "2_x", "name": "9", "idx": 9}])
+    )
     with pytest.raises(UnsupportedModelError, match="allow-list"):
         MLRModel.from_pretrained(foreign)
 
