@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -52,16 +51,22 @@ class SentenceTransformerEncoder:
     """Any SentenceTransformer, as it is."""
 
     def __init__(self, model: Any) -> None:
-        from mlr_rag.model.identity import digest, identity
-
-        self._model, self._parts = model, identity(model)
-        self.fingerprint = digest(self._parts)
+        self._model = model
         self.dimension = int(model.get_embedding_dimension())
         self.name = str(getattr(model[0].config, "_name_or_path", "") or type(model).__name__)
 
+    @property
+    def fingerprint(self) -> str:
+        """See MLRModel."""
+        from mlr_rag.model.identity import fingerprint
+
+        return fingerprint(self._model)
+
     def identity(self) -> dict[str, Any]:
-        """See mlr_rag.model.identity."""
-        return self._parts
+        """See MLRModel."""
+        from mlr_rag.model.identity import identity
+
+        return identity(self._model)
 
     def encode_query(self, inputs: Any) -> Vectors:
         """See Encoder."""
@@ -151,13 +156,15 @@ def name_of(encoder: Encoder) -> str:
     return str(getattr(encoder, "name", "") or type(encoder).__name__)
 
 
-def parts_of(encoder: Encoder) -> dict[str, Any]:
-    """The parts of its identity, to tell in a mismatch what differs."""
+def identity_of(encoder: Encoder) -> tuple[str, dict[str, Any]]:
+    """Its fingerprint, hashed afresh where it can be, and the parts that tell in a mismatch what differs."""
     identity = getattr(encoder, "identity", None)
     if identity is None:
-        return {"dimension": encoder.dimension, "fingerprint": hashlib.sha256(encoder.fingerprint.encode()).hexdigest()}
+        return encoder.fingerprint, {"dimension": encoder.dimension, "fingerprint": encoder.fingerprint}
+    from mlr_rag.model.identity import digest
+
     parts: dict[str, Any] = identity()
-    return parts
+    return digest(parts), parts
 
 
 def _unit(vectors: Any) -> Vectors:

@@ -136,7 +136,7 @@ class Ingestion:
         """Add every document. Whatever goes wrong, what came before it is stored, and is skipped the next time."""
         total = len(documents) if isinstance(documents, Sequence) else None
         self._bar = progress.start("Indexing", total, self._show)
-        with ThreadPoolExecutor(1, "mlr-encode") as encoding, ThreadPoolExecutor(1, "mlr-write") as writing:
+        with ThreadPoolExecutor(1, "mlr-write") as writing, ThreadPoolExecutor(1, "mlr-encode") as encoding:
             pending: Future[None] | None = None
             try:
                 for window in _windows(documents):

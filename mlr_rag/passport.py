@@ -48,7 +48,7 @@ class Verdict:
         if self.same or not self.differs:
             return ""
         return (
-            f"accepted as equivalent: {', '.join(self.differs)} differ(s) from the passport, "
+            f"accepted as equivalent: differs from the passport in {', '.join(self.differs)}, "
             f"and every canary agrees (cosine {self.cosine:.6f})"
         )
 
@@ -81,13 +81,14 @@ class Passport(BaseModel):
     @classmethod
     def issue(cls, encoder: Encoder, tolerance: float = TOLERANCE) -> Passport:
         """The passport of a model: hashes it, and encodes the canaries once as queries and once as documents."""
+        digest, parts = encoders.identity_of(encoder)
         queries, documents = encoders.encode_both(encoder, CANARIES)
         return cls(
             model=encoders.name_of(encoder),
-            digest=encoder.fingerprint,
+            digest=digest,
             dimension=encoder.dimension,
             vectors_per_document=encoders.vectors_per_document(encoder),
-            parts=encoders.parts_of(encoder),
+            parts=parts,
             recipe=getattr(encoder, "recipe", {}),
             tolerance=tolerance,
             queries=_pack(queries),
@@ -96,15 +97,16 @@ class Passport(BaseModel):
 
     def compare(self, encoder: Encoder) -> Verdict:
         """Whether a model's vectors may be mixed with this passport's."""
-        if self.digest and encoder.fingerprint == self.digest:
+        digest, parts = encoders.identity_of(encoder)
+        if self.digest and digest == self.digest:
             return Verdict(same=True, cosine=None, differs=(), accepted=True)
-        differs = self._differs(encoder)
+        differs = tuple(sorted(key for key in self.parts.keys() | parts.keys() if self.parts.get(key) != parts.get(key)))
         shape = (encoder.dimension, encoders.vectors_per_document(encoder))
         if shape != (self.dimension, self.vectors_per_document):
             return Verdict(same=False, cosine=None, differs=differs, accepted=False)
         queries, documents = encoders.encode_both(encoder, CANARIES)
         cosine = min(_lowest_cosine(self.queries, queries), _lowest_cosine(self.documents, documents))
-        accepted = cosine >= self.tolerance and not self._beyond_the_canaries(encoder)
+        accepted = cosine >= self.tolerance and not _beyond_the_canaries(self.parts, parts)
         return Verdict(same=False, cosine=cosine, differs=differs, accepted=accepted)
 
     def admit(self, encoder: Encoder, where: str) -> str:
@@ -119,25 +121,27 @@ class Passport(BaseModel):
         verdict = self.compare(encoder)
         if verdict.accepted:
             return verdict.note
-        name = encoders.name_of(encoder)
+        name, recipe = encoders.name_of(encoder), getattr(encoder, "recipe", {})
         cosine = "another shape" if verdict.cosine is None else f"canary cosine {verdict.cosine:.4f}"
         raise ModelMismatchError(
-            f"{where} was made with another model ({', '.join(verdict.differs) or 'its vectors'} differ(s))",
-            found=f"{name} [{encoder.fingerprint[:12] or 'no fingerprint'}], {cosine}",
-            expected=f"{self.model} [{self.digest[:12] or 'no fingerprint'}], canary cosine >= {self.tolerance}",
+            f"{where} was made with another model, which differs in {', '.join(verdict.differs) or 'its vectors'}",
+            found=f"{_described(name, recipe, encoder.fingerprint)}, {cosine}",
+            expected=f"{_described(self.model, self.recipe, self.digest)}, canary cosine >= {self.tolerance}",
             remedy=f"Open it with the model that it was made with (model={self.model!r}), or index the documents again "
             f"with {name!r} into another collection.",
         )
 
-    def _differs(self, encoder: Encoder) -> tuple[str, ...]:
-        theirs = encoders.parts_of(encoder)
-        return tuple(sorted(key for key in self.parts.keys() | theirs.keys() if self.parts.get(key) != theirs.get(key)))
 
-    def _beyond_the_canaries(self, encoder: Encoder) -> bool:
-        """Whether the lengths differ where no canary is long enough to tell."""
-        lengths = [self.parts.get("max_length"), encoders.parts_of(encoder).get("max_length")]
-        known = [length for length in lengths if isinstance(length, int)]
-        return lengths[0] != lengths[1] and (len(known) < 2 or min(known) >= LONGEST)
+def _beyond_the_canaries(parts: dict[str, Any], others: dict[str, Any]) -> bool:
+    """Whether the lengths differ where no canary is long enough to tell."""
+    lengths = [parts.get("max_length"), others.get("max_length")]
+    known = [length for length in lengths if isinstance(length, int)]
+    return lengths[0] != lengths[1] and (len(known) < 2 or min(known) >= LONGEST)
+
+
+def _described(name: str, recipe: dict[str, Any], digest: str) -> str:
+    layers = f" ({recipe['pooling']} of layers {', '.join(map(str, recipe['layers']))})" if recipe else ""
+    return f"{name}{layers} [{digest[:12] or 'no fingerprint'}]"
 
 
 def _pack(vectors: npt.NDArray[np.float32]) -> str:

@@ -89,6 +89,14 @@ def _noise(scale: float) -> Callable[[MLRModel], MLRModel]:
     return change
 
 
+def _behind_the_back(model: MLRModel) -> MLRModel:
+    """Writing through `.data` leaves no trace in a tensor's version."""
+    model.fingerprint  # noqa: B018
+    weight = model[0].model.encoder.layer[2].output.dense.weight
+    weight.data[:3, :3] += 5.0
+    return model
+
+
 def _quantized(model: MLRModel) -> MLRModel:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its successor is another package
@@ -160,6 +168,7 @@ CHANGES: dict[str, Callable[[MLRModel], MLRModel]] = {
     "float16 and back": lambda model: model.to(torch.float16).to(torch.float32),
     "noise in one matrix": _noise(0.5),
     "a little noise in one matrix": _noise(1e-6),
+    "a corner of a matrix, through .data": _behind_the_back,
     "another model of the same dimension": _other_model,
     "other number of heads": _config(num_attention_heads=4),
     "other activation": _config(hidden_act="relu"),

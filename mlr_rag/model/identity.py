@@ -22,7 +22,8 @@ _HARMLESS = {
 
 def identity(model: SentenceTransformer) -> dict[str, Any]:
     """The parts of a model's identity, each a value to show or a sha256: equal parts mean equal vectors."""
-    return {
+    key = _version_key(model)
+    parts = {
         "weights": _hash(_weights(model)),
         "architecture": _hash_json(_architecture(model)),
         "tokenizer": _hash_json(_tokenizer(model.tokenizer)),
@@ -32,6 +33,8 @@ def identity(model: SentenceTransformer) -> dict[str, Any]:
         "dimension": model.get_embedding_dimension(),
         "precision": str(model.dtype).removeprefix("torch."),
     }
+    model.__dict__["_fingerprint"] = key, digest(parts)
+    return parts
 
 
 def digest(parts: dict[str, Any]) -> str:
@@ -39,15 +42,27 @@ def digest(parts: dict[str, Any]) -> str:
     return _hash_json(parts)
 
 
-def version_key(model: SentenceTransformer) -> tuple[Any, ...]:
-    """Changes whenever a weight was written to or a setting changed: microseconds, where hashing takes a while."""
-    weights = tuple((id(tensor), _version(tensor)) for tensor in [*model.parameters(), *model.buffers()])
-    settings = (json.dumps(model.prompts, sort_keys=True), model.max_seq_length, model.truncate_dim, model.dtype)
-    return weights + settings + tuple(map(id, model.modules()))
+def fingerprint(model: SentenceTransformer) -> str:
+    """The digest of a model's identity, made anew only when a weight or a setting has changed."""
+    cached: tuple[Any, str] | None = model.__dict__.get("_fingerprint")
+    if cached is None or cached[0] != _version_key(model):
+        identity(model)
+    known: str = model.__dict__["_fingerprint"][1]
+    return known
 
 
-def _version(tensor: Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version
+def _version_key(model: SentenceTransformer) -> tuple[Any, ...]:
+    """Changes with every weight or setting that changes, in well under a millisecond where hashing takes a hundred.
+
+    Writing through `.data` does not count up a tensor's version, so one value of each tensor is looked at too.
+    """
+    tensors = [tensor for tensor in [*model.parameters(), *model.buffers()] if tensor.numel()]
+    weights = [(id(tensor), tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version) for tensor in tensors]
+    sample = [tensor.detach().view(-1)[tensor.numel() // 2] for tensor in tensors if tensor.is_contiguous()]
+    values = torch.stack([value.to("cpu", torch.float64) for value in sample]).tolist() if sample else []
+    settings = (repr(model.prompts), model.max_seq_length, model.truncate_dim, model.dtype, id(model.tokenizer))
+    modules = [repr(_config(module)) for module in list(model)[1:]]
+    return *weights, *values, *settings, *modules
 
 
 def _weights(model: nn.Module) -> Iterator[bytes]:

@@ -21,7 +21,7 @@ from mlr_rag import progress
 from mlr_rag.errors import InvalidInputError, UnsafeModelError, UnsupportedModelError
 from mlr_rag.model.batches import pad_features, token_batches
 from mlr_rag.model.capture import check_capture, find_layers
-from mlr_rag.model.identity import digest, identity, version_key
+from mlr_rag.model.identity import fingerprint, identity
 from mlr_rag.model.loading import is_mlr_folder, load_modules, read_json
 from mlr_rag.model.names import resolve
 from mlr_rag.model.pooling import MultiLayerPooling, PoolingMode, Start, resolve_layers
@@ -201,19 +201,11 @@ class MLRModel(SentenceTransformer):
     @property
     def fingerprint(self) -> str:
         """sha256 of everything that moves the vectors; made anew whenever a weight or a setting has changed."""
-        return self._identified()[2]
+        return fingerprint(self)
 
     def identity(self) -> dict[str, Any]:
-        """The parts that the fingerprint is made of (see mlr_rag.model.identity)."""
-        return self._identified()[1]
-
-    def _identified(self) -> tuple[Any, dict[str, Any], str]:
-        key = version_key(self)
-        cached: tuple[Any, dict[str, Any], str] | None = self.__dict__.get("_identity")
-        if cached is None or cached[0] != key:
-            parts = identity(self)
-            cached = self.__dict__["_identity"] = key, parts, digest(parts)
-        return cached
+        """The parts that the fingerprint is made of, hashed afresh (see mlr_rag.model.identity)."""
+        return identity(self)
 
     def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """All modules in turn; layer vectors `(B, m, D)` pass through the modules after the pooling as well."""
@@ -262,6 +254,7 @@ class MLRModel(SentenceTransformer):
             task: "query" or "document" (the default).
             return_layers: Unit vectors of every layer, `(n, m, D)`, in place of the pooled ones.
         """
+        kwargs.pop("normalize_embeddings", None)  # they are
         single = isinstance(inputs, str)
         texts = [inputs] if single else inputs if isinstance(inputs, list) else list(inputs)
         stock = {

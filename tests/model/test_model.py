@@ -174,6 +174,21 @@ def test_gradients_in_two_passes_equal_one(tiny_model_dir: Path) -> None:
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
 
 
+def test_stock_tools_take_it(tiny_model_dir: Path) -> None:
+    """The evaluator of sentence-transformers sees queries as queries and documents as documents."""
+    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+
+    model = MLRModel.from_pretrained(tiny_model_dir, pooling="mean", start="paper")
+    queries = {str(i): text for i, text in enumerate(TEXTS[:5])}
+    corpus = {str(i): text for i, text in enumerate(TEXTS)}
+    relevant = {str(i): {str(i)} for i in range(5)}
+    found = InformationRetrievalEvaluator(queries, corpus, relevant, show_progress_bar=False)(model)
+    scores = model.encode_query(TEXTS[:5]) @ model.encode_document(TEXTS).T
+    ranks = [(scores[i] > scores[i, i]).sum() + 1 for i in range(5)]
+    expected = np.mean([1 / rank if rank <= 10 else 0 for rank in ranks])
+    assert found["cosine_mrr@10"] == pytest.approx(expected)
+
+
 def test_load_in_a_fresh_process_is_exact(trained: MLRModel, tmp_path: Path) -> None:
     trained.prompts["query"] = "what is "
     trained.max_seq_length = 33
