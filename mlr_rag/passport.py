@@ -100,7 +100,8 @@ class Passport(BaseModel):
         digest, parts = encoders.identity_of(encoder)
         if self.digest and digest == self.digest:
             return Verdict(same=True, cosine=None, differs=(), accepted=True)
-        differs = tuple(sorted(key for key in self.parts.keys() | parts.keys() if self.parts.get(key) != parts.get(key)))
+        names = self.parts.keys() | parts.keys()
+        differs = tuple(sorted(name for name in names if self.parts.get(name) != parts.get(name)))
         shape = (encoder.dimension, encoders.vectors_per_document(encoder))
         if shape != (self.dimension, self.vectors_per_document):
             return Verdict(same=False, cosine=None, differs=differs, accepted=False)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,9 +15,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 from torch import nn
 
-from mlr_rag import progress
 from mlr_rag.errors import InvalidInputError, UnsafeModelError, UnsupportedModelError
-from mlr_rag.model.batches import pad_features, token_batches
+from mlr_rag.model import encoding
 from mlr_rag.model.capture import check_capture, find_layers
 from mlr_rag.model.identity import fingerprint, identity
 from mlr_rag.model.loading import is_mlr_folder, load_modules, read_json
@@ -27,20 +24,6 @@ from mlr_rag.model.names import resolve
 from mlr_rag.model.pooling import MultiLayerPooling, PoolingMode, Start, resolve_layers
 
 logger = logging.getLogger(__name__)
-
-WINDOW = 2048  # texts whose tokens are held at once
-_BATCH_TOKENS = 3072  # measured on CPU: 2,048 to 4,096 are alike; twice that falls out of the caches and costs 15%
-_TOKENIZER_LOCK = threading.Lock()  # a fast tokenizer keeps its padding and truncation in shared state
-_UNPADDED = {"text": {"padding": False}, "common": {"return_tensors": None}}
-
-
-@dataclass(frozen=True)
-class EncodedBatch:
-    """Some texts of a window: their indices, their unit vectors `(b, D)` or `(b, m, D)`, and how many were cut."""
-
-    indices: list[int]
-    vectors: npt.NDArray[np.float32]
-    cut: int
 
 
 class MLRModel(SentenceTransformer):
@@ -270,7 +253,9 @@ class MLRModel(SentenceTransformer):
                 convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor, task=task, **kwargs,
             )  # fmt: skip
         prompt = self._resolve_prompt(prompt, prompt_name)
-        vectors, cut = self._encode_all(texts, task, prompt, batch_size, show_progress_bar, return_layers)
+        vectors, cut = encoding.encode(
+            self, texts, task or "document", prompt, batch_size, show_progress_bar, return_layers
+        )
         if cut and not return_cut:
             self.log_cut(cut, len(texts))
         result: Any = vectors[0] if single else vectors
@@ -294,19 +279,13 @@ class MLRModel(SentenceTransformer):
         prompt: str | None = None,
         batch_size: int | None = None,
         return_layers: bool = False,
-    ) -> Iterator[EncodedBatch]:
+    ) -> Iterator[encoding.EncodedBatch]:
         """Encode one window of texts, yielding each batch as it is done, longest texts first.
 
-        Holds the tokens of all the texts: pass `WINDOW` of them or fewer at a time. The prompt is used as given.
+        Holds the tokens of all the texts: pass `encoding.WINDOW` of them or fewer at a time. The prompt is used as
+        given.
         """
-        with _TOKENIZER_LOCK:
-            tokens = self.preprocess(list(texts), prompt=prompt, task=task, processing_kwargs=_UNPADDED)
-        lengths = [len(row) for row in tokens["input_ids"]]
-        cut = self._cut(tokens, texts, prompt)
-        features = {key: value for key, value in tokens.items() if key in _FEATURES}
-        for rows in token_batches(lengths, _BATCH_TOKENS, batch_size):
-            batch = pad_features(features, rows, self.tokenizer)
-            yield EncodedBatch(rows, self._run(batch, task, return_layers), sum(cut[row] for row in rows))
+        yield from encoding.stream(self, texts, task, prompt, batch_size, return_layers)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
         """Scores `(q, n)` of queries `(q, D)` with documents `(n, D)`, or with the best layer of `(n, m, D)`."""
@@ -320,29 +299,6 @@ class MLRModel(SentenceTransformer):
     def _pooling(self) -> MultiLayerPooling:
         return cast(MultiLayerPooling, self[1])
 
-    def _encode_all(
-        self,
-        texts: list[str],
-        task: str | None,
-        prompt: str | None,
-        batch_size: int | None,
-        show: bool | None,
-        return_layers: bool,
-    ) -> tuple[npt.NDArray[np.float32], int]:
-        self.eval()
-        several = return_layers or (self.pooling == "multi_vector" and task != "query")
-        shape = (len(texts), len(self.layers), self.dimension) if several else (len(texts), self.dimension)
-        vectors, cut = np.empty(shape, np.float32), 0
-        bar = progress.start("Encoding", len(texts), False if show is None and len(texts) <= WINDOW else show)
-        for start in range(0, len(texts), WINDOW):
-            window = texts[start : start + WINDOW]
-            for batch in self.stream(window, task or "document", prompt, batch_size, return_layers):
-                vectors[[start + index for index in batch.indices]] = batch.vectors
-                cut += batch.cut
-                bar.update(len(batch.indices))
-        bar.close()
-        return vectors, cut
-
     def log_cut(self, cut: int, total: int) -> None:
         """Say that texts were cut: a warning the first time in a model's life, then only at level INFO."""
         level = logging.INFO if self.__dict__.get("_cut_logged") else logging.WARNING
@@ -351,31 +307,6 @@ class MLRModel(SentenceTransformer):
             level, "%d of %d texts are longer than the %d tokens that the model reads; only their beginnings count.",
             cut, total, self.max_seq_length,
         )  # fmt: skip
-
-    def _cut(self, tokens: Any, texts: Sequence[str], prompt: str | None) -> list[bool]:
-        if getattr(tokens, "encodings", None):
-            return [bool(encoding.overflowing) for encoding in tokens.encodings]
-        full = [len(row) >= (self.max_seq_length or 1 << 30) for row in tokens["input_ids"]]
-        whole = [
-            len(self.tokenizer((prompt or "") + text)["input_ids"]) if at else 0
-            for at, text in zip(full, texts, strict=True)
-        ]
-        return [length > (self.max_seq_length or 1 << 30) for length in whole]
-
-    @torch.inference_mode()
-    def _run(self, features: dict[str, Any], task: str, return_layers: bool) -> npt.NDArray[np.float32]:
-        moved = {
-            key: value.to(self.device) if isinstance(value, torch.Tensor) else value for key, value in features.items()
-        }
-        out = self(moved, task=task, return_layers=return_layers)
-        vectors = out["layer_embeddings" if return_layers else "sentence_embedding"].float()
-        if self.truncate_dim is not None:
-            vectors = vectors[..., : self.truncate_dim]
-        unit: npt.NDArray[np.float32] = nn.functional.normalize(vectors, dim=-1).cpu().numpy()
-        return unit
-
-
-_FEATURES = ("input_ids", "attention_mask", "token_type_ids", "modality", "prompt_length")
 
 
 def _split(modules: list[Any], name: str) -> tuple[Any, Pooling, list[nn.Module]]:

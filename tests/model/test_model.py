@@ -22,7 +22,7 @@ from sentence_transformers import SentenceTransformer
 
 from mlr_rag import InvalidInputError, MLRModel
 from mlr_rag.errors import ModelNotFoundError, UnsafeModelError, UnsupportedModelError
-from mlr_rag.model import model as module
+from mlr_rag.model import encoding
 from mlr_rag.model.batches import token_batches
 from mlr_rag.model.names import resolve
 from mlr_rag.model.pooling import resolve_layers
@@ -87,8 +87,8 @@ def test_batching_does_not_change_vectors(trained: MLRModel, monkeypatch: pytest
     texts = [*TEXTS, LONG, "a", *TEXTS[::3]]
     expected = np.stack([trained.encode_document(text) for text in texts])
     np.testing.assert_allclose(trained.encode_document(texts), expected, atol=2e-6)
-    monkeypatch.setattr(module, "WINDOW", 7)
-    monkeypatch.setattr(module, "_BATCH_TOKENS", 100)
+    monkeypatch.setattr(encoding, "WINDOW", 7)
+    monkeypatch.setattr(encoding, "BATCH_TOKENS", 100)
     np.testing.assert_allclose(trained.encode_document(texts, batch_size=3), expected, atol=2e-6)
 
 

@@ -1,0 +1,99 @@
+"""From texts to unit vectors: tokens once, batches by length, a window of texts at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from mlr_rag import progress
+from mlr_rag.model.batches import pad_features, token_batches
+
+WINDOW = 2048  # texts whose tokens are held at once
+BATCH_TOKENS = 3072  # on CPUs 2,048 to 4,096 are alike; twice that falls out of the caches and costs 15%
+_TOKENIZER_LOCK = threading.Lock()  # a fast tokenizer keeps its padding and truncation in shared state
+_UNPADDED = {"text": {"padding": False}, "common": {"return_tensors": None}}
+_FEATURES = ("input_ids", "attention_mask", "token_type_ids", "modality", "prompt_length")
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """Some texts of a window: their indices, their unit vectors `(b, D)` or `(b, m, D)`, and how many were cut."""
+
+    indices: list[int]
+    vectors: npt.NDArray[np.float32]
+    cut: int
+
+
+def stream(
+    model: Any,
+    texts: Sequence[str],
+    task: str,
+    prompt: str | None,
+    batch_size: int | None = None,
+    return_layers: bool = False,
+) -> Iterator[EncodedBatch]:
+    """Encode one window of texts, yielding each batch as it is done, longest texts first."""
+    with _TOKENIZER_LOCK:
+        tokens = model.preprocess(list(texts), prompt=prompt, task=task, processing_kwargs=_UNPADDED)
+    lengths = [len(row) for row in tokens["input_ids"]]
+    cut = _cut(model, tokens, texts, prompt)
+    features = {key: value for key, value in tokens.items() if key in _FEATURES}
+    for rows in token_batches(lengths, BATCH_TOKENS, batch_size):
+        batch = pad_features(features, rows, model.tokenizer)
+        yield EncodedBatch(rows, _run(model, batch, task, return_layers), sum(cut[row] for row in rows))
+
+
+def encode(
+    model: Any,
+    texts: Sequence[str],
+    task: str,
+    prompt: str | None,
+    batch_size: int | None,
+    show_progress: bool | None,
+    return_layers: bool,
+) -> tuple[npt.NDArray[np.float32], int]:
+    """The vectors of any number of texts, in their order, and how many texts were cut."""
+    model.eval()
+    several = return_layers or (model.vectors_per_document > 1 and task != "query")
+    shape = (len(texts), len(model.layers), model.dimension) if several else (len(texts), model.dimension)
+    vectors, cut = np.empty(shape, np.float32), 0
+    bar = progress.start(
+        "Encoding", len(texts), False if show_progress is None and len(texts) <= WINDOW else show_progress
+    )
+    for start in range(0, len(texts), WINDOW):
+        for batch in stream(model, texts[start : start + WINDOW], task, prompt, batch_size, return_layers):
+            vectors[[start + index for index in batch.indices]] = batch.vectors
+            cut += batch.cut
+            bar.update(len(batch.indices))
+    bar.close()
+    return vectors, cut
+
+
+def _cut(model: Any, tokens: Any, texts: Sequence[str], prompt: str | None) -> list[bool]:
+    if getattr(tokens, "encodings", None):
+        return [bool(encoding.overflowing) for encoding in tokens.encodings]
+    # A tokenizer in Python does not tell, so the texts that fill the model are tokenized again, whole.
+    limit, tokenize = model.max_seq_length, model.tokenizer
+    return [
+        len(row) >= limit and len(tokenize((prompt or "") + text)["input_ids"]) > limit
+        for row, text in zip(tokens["input_ids"], texts, strict=True)
+    ]
+
+
+@torch.inference_mode()
+def _run(model: Any, features: dict[str, Any], task: str, return_layers: bool) -> npt.NDArray[np.float32]:
+    device = model.device
+    moved = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in features.items()}
+    out = model(moved, task=task, return_layers=return_layers)
+    vectors = out["layer_embeddings" if return_layers else "sentence_embedding"].float()
+    if model.truncate_dim is not None:
+        vectors = vectors[..., : model.truncate_dim]
+    unit: npt.NDArray[np.float32] = nn.functional.normalize(vectors, dim=-1).cpu().numpy()
+    return unit
