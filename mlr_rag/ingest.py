@@ -144,14 +144,13 @@ class Ingestion:
                     if pending is not None:
                         pending.result()
                     pending = encoding.submit(self._encode, changed, writing)
+                self._finish(pending)
             except Exception:
                 self._finish(pending)
                 raise
             except BaseException:
                 self._stop.set()
                 raise
-            else:
-                self._finish(pending)
             finally:
                 self._bar.close()
 

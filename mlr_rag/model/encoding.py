@@ -64,9 +64,8 @@ def encode(
     several = return_layers or (model.vectors_per_document > 1 and task != "query")
     shape = (len(texts), len(model.layers), model.dimension) if several else (len(texts), model.dimension)
     vectors, cut = np.empty(shape, np.float32), 0
-    bar = progress.start(
-        "Encoding", len(texts), False if show_progress is None and len(texts) <= WINDOW else show_progress
-    )
+    quick = show_progress is None and len(texts) <= WINDOW
+    bar = progress.start("Encoding", len(texts), False if quick else show_progress)
     for start in range(0, len(texts), WINDOW):
         for batch in stream(model, texts[start : start + WINDOW], task, prompt, batch_size, return_layers):
             vectors[[start + index for index in batch.indices]] = batch.vectors
