@@ -1,0 +1,299 @@
+"""`mlr-rag`: index a folder, search it, see what it is, evaluate a model; thin, over the public API.
+
+Whatever needs torch or a store is imported inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from mlr_rag import __version__
+from mlr_rag.errors import InvalidFilterError, InvalidInputError, MlrRagError
+
+if TYPE_CHECKING:
+    from mlr_rag.documents import Hit
+    from mlr_rag.ingest import Report
+    from mlr_rag.reading import Notes
+
+_SHOWN = 200  # characters of a hit
+
+
+class _Group(TyperGroup):
+    """Turns our errors, and Ctrl-C, into one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            with _messages():
+                return super().invoke(ctx)
+        except MlrRagError as problem:
+            typer.echo(f"error: {problem}", err=True)
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            typer.echo("stopped; run the same command again to go on", err=True)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=_Group, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False
+)
+
+_Place = Annotated[str, typer.Argument(metavar="KB", help="The knowledge base: a folder, or another store's URL.")]
+_ModelName = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="Folder or hub name; by default the knowledge base's own, or all-MiniLM-L6-v2."),
+]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """The entry point."""
+    with contextlib.suppress(AttributeError):  # not every stream that stands in for stdout can be told
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    app()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mlr-rag {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """The retriever component of a RAG application: index a folder, search it, evaluate a model."""
+
+
+@app.command()
+def index(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and folders.")],
+    into: Annotated[str, typer.Option("--into", metavar="KB", help="The knowledge base; made where there is none.")],
+    model: _ModelName = None,
+) -> None:
+    """Index files and folders; run again, it brings the knowledge base up to date with them.
+
+    Reads text, Markdown, JSON Lines and CSV, and with the `ingest` extra HTML, PDF, docx, pptx and xlsx.
+    """
+    from mlr_rag.reading import Notes, read, root_of
+
+    for path in paths:
+        if not path.exists():
+            raise InvalidInputError(f"nothing to read at {path}", expected="a file or a folder")
+    with _open(into, model) as kb:
+        for path in paths:
+            notes = Notes()
+            documents = read(path, kb.model, exclude=_folder(into), notes=notes)
+            report = kb.sync(documents, within={"root": root_of(path)})
+            typer.echo(f"{path}: {_told(report, notes)}")
+        typer.echo(f"{into}: {_count(kb.count(), 'passage')}, {kb.info().model}")
+
+
+@app.command()
+def search(
+    kb: _Place,
+    question: Annotated[str, typer.Argument(help="A question, or any text.")],
+    k: Annotated[int, typer.Option("-k", help="How many hits, at the most.")] = 4,
+    filter: Annotated[
+        str | None, typer.Option("--filter", metavar="JSON", help="""Such as '{"path": "notes/a.md"}'.""")
+    ] = None,
+    min_score: Annotated[float | None, typer.Option("--min-score", help="Leave out hits with a lower score.")] = None,
+    model: _ModelName = None,
+    as_json: _AsJson = False,
+) -> None:
+    """Print the passages that are nearest to a question, best first, with their scores."""
+    condition = _parsed(filter)
+    _check_exists(kb)
+    with _open(kb, model) as opened:
+        hits = opened.search(question, k, filter=condition, min_score=min_score)
+    if as_json:
+        typer.echo(json.dumps([_as_dict(rank, hit) for rank, hit in enumerate(hits, 1)], indent=2))
+        return
+    for rank, hit in enumerate(hits, 1):
+        typer.echo(f"{rank}  {hit.score:.3f}  {_origin(hit)}\n   {_beginning(hit.document.text)}")
+    if not hits:
+        typer.echo("nothing found", err=True)
+
+
+@app.command()
+def info(kb: _Place, as_json: _AsJson = False) -> None:
+    """Print what a knowledge base is and which model made it; the model is not loaded."""
+    from mlr_rag.passport import Passport
+    from mlr_rag.stores import open_store
+
+    with contextlib.closing(open_store(kb)) as store:
+        description, count = store.info, store.count()
+    if description is None:
+        raise InvalidInputError(f"{kb} has no passport", found=f"{count:,} vectors", expected="a knowledge base")
+    passport = Passport.model_validate(description["passport"])
+    facts = {
+        "url": store.url,
+        "documents": count,
+        "model": passport.model,
+        "fingerprint": passport.digest,
+        "recipe": passport.recipe,
+        "dimension": passport.dimension,
+        "vectors_per_document": passport.vectors_per_document,
+    }
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    facts["recipe"] = ", ".join(f"{name}={value}" for name, value in passport.recipe.items())
+    for name, value in facts.items():
+        typer.echo(f"{name.replace('_', ' '):21} {value}")
+
+
+@app.command("eval")
+def evaluate(
+    collection: Annotated[Path, typer.Argument(help="A folder or zip archive in the BEIR layout.")],
+    model: _ModelName = None,
+    store: Annotated[
+        str, typer.Option("--store", help="Where to index it: memory:, or a folder of its own.")
+    ] = "memory:",
+    split: Annotated[str, typer.Option("--split", help="Which judgments: test, dev, train.")] = "test",
+    as_json: _AsJson = False,
+) -> None:
+    """Print nDCG@10, recall@100 and MRR@10 of a model on a judged collection."""
+    from mlr_rag.evaluation.collection import Collection
+    from mlr_rag.evaluation.metrics import evaluate as measure
+
+    judged = Collection.load(collection, split)
+    with _open(store, model) as kb:
+        found, name = measure(kb, judged), kb.info().model
+    facts = {
+        "collection": judged.name,
+        "split": split,
+        "model": name,
+        "store": store,
+        "documents": found.documents,
+        "blank_documents": found.blank,
+        "queries": found.queries,
+        "judgments": found.judgments,
+        "seconds": round(found.seconds, 3),
+    }
+    if as_json:
+        typer.echo(json.dumps(facts | found.metrics, indent=2))
+        return
+    typer.echo(
+        f"{judged.name} {split}: {found.documents:,} documents, {found.queries:,} queries, "
+        f"{found.judgments:,} judgments; {name}; {found.seconds:.0f} s"
+    )
+    for measure_name, value in found.metrics.items():
+        typer.echo(f"{measure_name:12} {value:.4f}")
+
+
+@app.command()
+def demo(
+    into: Annotated[str, typer.Option("--into", help="Where to make the knowledge base.")] = "./mlr-rag-demo",
+) -> None:
+    """Index the Python standard library's own documentation, ask it questions, and show what cannot go wrong."""
+    from mlr_rag.demo import run
+
+    _quiet()
+    run(into, typer.echo)
+
+
+def _open(place: str, model: str | None) -> Any:
+    from mlr_rag.retriever import Retriever
+
+    _quiet()
+    return Retriever.open(place, model)
+
+
+def _check_exists(place: str) -> None:
+    """Refuse a place without a knowledge base: opening it with a model would make one."""
+    from mlr_rag.stores import open_store
+
+    open_store(place).close()
+
+
+def _quiet() -> None:
+    """No progress bars for reading a model's weights."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def _messages() -> Any:
+    """Show the library's warnings on stderr, plainly, while a command runs."""
+    handler, logger = logging.StreamHandler(), logging.getLogger("mlr_rag")
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    logger.addHandler(handler)
+    logging.getLogger("pdfminer").setLevel(logging.ERROR)  # it warns of every font that it does not know
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _parsed(filter: str | None) -> Any:
+    try:
+        return None if filter is None else json.loads(filter)
+    except ValueError as problem:
+        raise InvalidFilterError(
+            f"--filter is not JSON ({problem})", found=filter, expected="""such as '{"path": "a.md"}'"""
+        ) from None
+
+
+def _folder(place: str) -> Path:
+    """The folder of a knowledge base, so that it is not indexed itself."""
+    scheme, colon, rest = place.partition(":")
+    return Path(rest if colon and len(scheme) > 1 and "/" not in scheme else place)
+
+
+def _told(report: Report, notes: Notes) -> str:
+    lines = [
+        f"{_count(notes.files, 'file')} read; added {report.added:,}, updated {report.updated:,}, "
+        f"skipped {report.skipped:,}, deleted {report.deleted:,} passages in {report.seconds:.1f} s"
+    ]
+    if report.cut:
+        lines.append(f"{_count(report.cut, 'passage')} longer than the model reads")
+    for reason, names in sorted(notes.skipped.items()):
+        lines.append(f"{_count(len(names), 'file')} left out, {reason}: {_some(names)}")
+    if notes.repaired:
+        lines.append(
+            f"{_count(len(notes.repaired), 'file')} with bytes that are not UTF-8, replaced: {_some(notes.repaired)}"
+        )
+    return "\n  ".join(lines)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _origin(hit: Hit) -> str:
+    metadata = hit.document.metadata
+    path, title = metadata.get("path"), metadata.get("title")
+    return " - ".join(str(part) for part in (path or hit.document.id, title) if part)
+
+
+def _beginning(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else line[:_SHOWN].rsplit(" ", 1)[0] + " ..."
+
+
+def _as_dict(rank: int, hit: Hit) -> dict[str, Any]:
+    document = hit.document
+    return {
+        "rank": rank,
+        "score": hit.score,
+        "id": document.id,
+        "text": document.text,
+        "metadata": document.metadata,
+    }

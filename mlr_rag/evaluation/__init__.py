@@ -1,0 +1,1 @@
+"""Evaluation: judged collections, and how well a retriever does on them."""
