@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import signal
 import subprocess
 import sys
 import threading
@@ -337,6 +338,26 @@ def test_a_user_who_stops_it_keeps_what_was_written(encoder: HashEncoder) -> Non
         kb.add(source())
     assert kb.count() >= 2048
     assert kb.add(f"text {i}" for i in range(7000)).skipped >= 2048
+
+
+def test_stopping_does_not_wait_for_the_rest() -> None:
+    """Ctrl-C while the last window is encoded stops after the batch at hand, and keeps what is encoded."""
+    main = threading.get_ident()
+
+    class Interrupting(HashEncoder):
+        def encode_document(self, inputs: Any) -> np.ndarray:
+            if len(self.encoded) == 320:
+                signal.pthread_kill(main, signal.SIGINT)
+                time.sleep(0.2)
+            return super().encode_document(inputs)
+
+    slow = Interrupting()
+    kb = Retriever(slow, MemoryStore(16))
+    slow.encoded.clear()
+    with pytest.raises(KeyboardInterrupt):
+        kb.add([f"text {i}" for i in range(2000)])
+    assert len(slow.encoded) < 1000
+    assert kb.count() == len(slow.encoded)
 
 
 # -- async and threads -------------------------------------------------------------------------------------------

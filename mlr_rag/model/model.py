@@ -304,8 +304,8 @@ class MLRModel(SentenceTransformer):
         level = logging.INFO if self.__dict__.get("_cut_logged") else logging.WARNING
         self.__dict__["_cut_logged"] = True
         logger.log(
-            level, "%d of %d texts are longer than the %d tokens that the model reads; only their beginnings count.",
-            cut, total, self.max_seq_length,
+            level, "%s of %s texts are longer than the %s tokens that the model reads; only their beginnings count.",
+            f"{cut:,}", f"{total:,}", f"{self.max_seq_length:,}",
         )  # fmt: skip
 
 
