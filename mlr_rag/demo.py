@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -51,7 +54,7 @@ def run(into: str, echo: Callable[[str], Any], model: str = DEFAULT_MODEL, docum
             echo(f"   {first.seconds / again.seconds:,.0f} times as fast as the first run")
         echo("\n4. Open the same knowledge base with another model\n")
         echo(f"   {_refusal(into, model)}")
-    echo(f'\nIt is yours now: mlr-rag search {into} "how do I make a temporary folder?"')
+    echo(f'\nIt is yours now: {_command()} search {into} "how do I make a temporary folder?"')
 
 
 def _index(kb: Retriever, texts: Sequence[Document], echo: Callable[[str], Any]) -> Report:
@@ -72,6 +75,11 @@ def _refusal(into: str, model: str) -> str:
     return "accepted, which is a bug: please report it"
 
 
+def _command() -> str:
+    """How to call the program from here: it may be in a virtual environment that is not active."""
+    return "mlr-rag" if shutil.which("mlr-rag") else os.path.relpath(sys.argv[0])
+
+
 def _line(hit: Hit) -> str:
     name, _, doc = " ".join(hit.document.text.split()).partition(": ")
-    return f"{name:32} {doc if len(doc) <= _SHOWN else doc[:_SHOWN].rsplit(' ', 1)[0] + ' ...'}"
+    return f"{name:38} {doc if len(doc) <= _SHOWN else doc[:_SHOWN].rsplit(' ', 1)[0] + ' ...'}"
