@@ -45,6 +45,9 @@ class Document:
             object.__setattr__(self, "id", self.content_hash)
         check_id(self.id)
 
+    def __hash__(self) -> int:
+        return hash((self.id, self.content_hash))
+
     @cached_property
     def content_hash(self) -> str:
         """128 bits of SHA-256 over text and metadata, in hex."""

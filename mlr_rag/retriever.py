@@ -200,7 +200,7 @@ class Retriever:
         if not texts:
             return []
         vectors = np.asarray(self._encoder.encode_query(texts), np.float32)
-        return [self._find(vector, k, condition, min_score) for vector in vectors]
+        return [self._find(vector, int(k), condition, min_score) for vector in vectors]
 
     def get(self, ids: str | Sequence[str]) -> list[Document]:
         """The documents with these ids, in this order; missing ones are left out."""

@@ -133,6 +133,28 @@ def test_queries_are_encoded_as_queries(tiny_model_dir: Path) -> None:
     assert hit.score == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_model_left_in_training_mode_writes_no_noise(tiny_model: MLRModel) -> None:
+    """Dropout belongs to training; a document's vector does not."""
+    expected = tiny_model.encode_document("paris is the capital")
+    tiny_model.train()
+    store = MemoryStore(32)
+    Retriever(tiny_model, store)
+    tiny_model.train()
+    Retriever(tiny_model, store).add("paris is the capital")
+    ((record,),) = store.scan(with_vectors=True)
+    np.testing.assert_allclose(record.vector, expected, atol=1e-6)
+
+
+def test_documents_are_values() -> None:
+    one, same = Document("a", metadata={"b": [1]}), Document("a", metadata={"b": [1]})
+    assert len({one, same}) == 1
+    assert one != Document("a", metadata={"b": [2]})
+    given = {"b": [1]}
+    held = Document("a", metadata=given)
+    given["b"].append(2)
+    assert held.metadata == {"b": [1]}, "a copy, so that a document cannot change under its hash"
+
+
 def test_cut_documents_are_counted(tiny_model: MLRModel, caplog: pytest.LogCaptureFixture) -> None:
     kb = Retriever(tiny_model, MemoryStore(32))
     assert kb.add(["short", "the long river " * 50, "the old bridge " * 50]).cut == 2

@@ -40,6 +40,7 @@ def stream(
     return_layers: bool = False,
 ) -> Iterator[EncodedBatch]:
     """Encode one window of texts, yielding each batch as it is done, longest texts first."""
+    model.eval()
     with _TOKENIZER_LOCK:
         tokens = model.preprocess(list(texts), prompt=prompt, task=task, processing_kwargs=_UNPADDED)
     lengths = [len(row) for row in tokens["input_ids"]]
@@ -60,7 +61,6 @@ def encode(
     return_layers: bool,
 ) -> tuple[npt.NDArray[np.float32], int]:
     """The vectors of any number of texts, in their order, and how many texts were cut."""
-    model.eval()
     several = return_layers or (model.vectors_per_document > 1 and task != "query")
     shape = (len(texts), len(model.layers), model.dimension) if several else (len(texts), model.dimension)
     vectors, cut = np.empty(shape, np.float32), 0

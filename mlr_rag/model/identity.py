@@ -58,8 +58,10 @@ def _version_key(model: SentenceTransformer) -> tuple[Any, ...]:
     """
     tensors = [tensor for tensor in [*model.parameters(), *model.buffers()] if tensor.numel()]
     weights = [(id(tensor), tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version) for tensor in tensors]
-    sample = [tensor.detach().view(-1)[tensor.numel() // 2] for tensor in tensors if tensor.is_contiguous()]
-    values = torch.stack([value.to("cpu", torch.float64) for value in sample]).tolist() if sample else []
+    values: list[float] = []
+    for device in sorted({tensor.device for tensor in tensors}, key=str):
+        here = (tensor.detach() for tensor in tensors if tensor.device == device and tensor.is_contiguous())
+        values += torch.stack([tensor.view(-1)[tensor.numel() // 2].float() for tensor in here]).tolist()
     settings = (repr(model.prompts), model.max_seq_length, model.truncate_dim, model.dtype, id(model.tokenizer))
     modules = [repr(_config(module)) for module in list(model)[1:]]
     return *weights, *values, *settings, *modules
