@@ -69,7 +69,7 @@ def check_text(text: Any, what: str, error: type[InvalidDocumentError] | Any = I
         raise error(f"{what} is not a string", found=f"{type(text).__name__} {text!r:.80}", expected="str")
     if not text.strip():
         raise error(f"{what} is blank", found=text, expected="at least one visible character", remedy="Leave it out.")
-    _check_characters(text, what, error)
+    _check_storable(text, what, error)
 
 
 def check_id(id: Any) -> None:
@@ -85,10 +85,10 @@ def check_id(id: Any) -> None:
             expected=f"1 to {MAX_ID_LENGTH:,}",
             remedy="Use a hash of the long name, and keep the name in the metadata.",
         )
-    _check_characters(id, "an id", InvalidDocumentError)
+    _check_storable(id, "an id", InvalidDocumentError)
 
 
-def _check_characters(text: str, what: str, error: Any) -> None:
+def _check_storable(text: str, what: str, error: Any) -> None:
     if "\0" in text:
         raise error(
             f"{what} holds a NUL character",
@@ -96,6 +96,11 @@ def _check_characters(text: str, what: str, error: Any) -> None:
             expected="text",
             remedy="Remove it with text.replace('\\0', '').",
         )
+    check_characters(text, what, error)
+
+
+def check_characters(text: str, what: str, error: Any) -> None:
+    """Refuse a string that no encoding can write."""
     try:
         text.encode()
     except UnicodeEncodeError as problem:
@@ -112,7 +117,7 @@ def _json_copy(value: Any, where: str) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        _check_characters(value, where, InvalidDocumentError)
+        _check_storable(value, where, InvalidDocumentError)
         return str(value)
     if isinstance(value, int):
         if not -(2**63) <= value < 2**63:
@@ -130,7 +135,7 @@ def _json_copy(value: Any, where: str) -> Any:
         for key in value:
             if not isinstance(key, str):
                 raise InvalidDocumentError(f"a key of {where} is not a string", found=key, expected="str")
-            _check_characters(key, f"a key of {where}", InvalidDocumentError)
+            _check_storable(key, f"a key of {where}", InvalidDocumentError)
         return {str(key): _json_copy(item, f"{where}[{key!r:.40}]") for key, item in value.items()}
     raise InvalidDocumentError(
         f"{where} is not a JSON value",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from mlr_rag import progress
+from mlr_rag.documents import check_characters
+from mlr_rag.errors import InvalidInputError
 from mlr_rag.model.batches import pad_features, token_batches
 
 WINDOW = 2048  # texts whose tokens are held at once
@@ -29,6 +31,26 @@ class EncodedBatch:
     indices: list[int]
     vectors: npt.NDArray[np.float32]
     cut: int
+
+
+def check_texts(inputs: Any) -> list[str]:
+    """One text or many as a list; blank ones have vectors too.
+
+    Raises:
+        InvalidInputError: names the first that is not a text, or holds half a character.
+    """
+    if isinstance(inputs, str):
+        inputs = [inputs]
+    elif isinstance(inputs, (bytes, Mapping)) or not isinstance(inputs, Iterable):
+        raise InvalidInputError("nothing to encode", found=type(inputs).__name__, expected="a text, or a list of texts")
+    texts = list(inputs)
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            found = f"{type(text).__name__} {text!r:.80}"
+            raise InvalidInputError(f"text {place:,} is not a string", found=found, expected="str")
+        if not text.isascii():
+            check_characters(text, f"text {place:,}", InvalidInputError)
+    return texts
 
 
 def stream(

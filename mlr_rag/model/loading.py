@@ -39,9 +39,13 @@ def load_modules(folder: Path) -> list[nn.Module]:
     )
     for _, inside in parts:
         _check_safe(folder / inside)
-    if not (folder / parts[0][1] / "config.json").exists():
+    home = folder / parts[0][1]
+    if not (home / "config.json").exists() or not any(home.glob("*.safetensors")):
         raise ModelNotFoundError(
-            f"no model in {folder}", found=sorted(p.name for p in folder.iterdir())[:8], expected="config.json"
+            f"no model in {folder}",
+            found=sorted(item.name for item in folder.iterdir())[:12],
+            expected="config.json and model.safetensors",
+            remedy="Of a model with pickled weights only, save a copy with SentenceTransformer(...).save(folder).",
         )
     loaded = [
         _module_class(name, folder).load(str(folder), subfolder=inside, **_kwargs(name)) for name, inside in parts

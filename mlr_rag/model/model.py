@@ -18,6 +18,7 @@ from torch import nn
 from mlr_rag.errors import InvalidInputError, UnsafeModelError, UnsupportedModelError
 from mlr_rag.model import encoding
 from mlr_rag.model.capture import check_capture, find_layers
+from mlr_rag.model.encoding import check_texts
 from mlr_rag.model.identity import fingerprint, identity
 from mlr_rag.model.loading import is_mlr_folder, load_modules, read_json
 from mlr_rag.model.names import resolve
@@ -236,20 +237,20 @@ class MLRModel(SentenceTransformer):
                 logging it.
             task: "query" or "document" (the default).
             return_layers: Unit vectors of every layer, `(n, m, D)`, in place of the pooled ones.
+
+        Raises:
+            InvalidInputError: something is not a text.
         """
         kwargs.pop("normalize_embeddings", None)  # they are
-        single = isinstance(inputs, str)
-        texts = [inputs] if single else inputs if isinstance(inputs, list) else list(inputs)
+        single, texts = isinstance(inputs, str), check_texts(inputs)
         stock = {
             key: value for key, value in kwargs.items() if value not in (None, False, "float32", "sentence_embedding")
         }
-        if stock or not all(isinstance(text, str) for text in texts):
+        if stock:
             if return_cut or return_layers:
-                raise InvalidInputError(
-                    "return_cut and return_layers go with plain texts and no other options", found=sorted(stock)
-                )
+                raise InvalidInputError("return_cut and return_layers go with no other options", found=sorted(stock))
             return super().encode(
-                inputs, prompt_name, prompt, batch_size or 32, show_progress_bar,
+                inputs if single else texts, prompt_name, prompt, batch_size or 32, show_progress_bar,
                 convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor, task=task, **kwargs,
             )  # fmt: skip
         prompt = self._resolve_prompt(prompt, prompt_name)
@@ -329,8 +330,7 @@ def _split(modules: list[Any], name: str) -> tuple[Any, Pooling, list[nn.Module]
 
 
 def _name_of(base: Any) -> str:
-    named = getattr(base.model_card_data, "base_model", None) or base[0].config._name_or_path
-    return str(named or type(base).__name__)
+    return str(base[0].config._name_or_path or type(base).__name__)
 
 
 def _settings_of(base: SentenceTransformer) -> dict[str, Any]:

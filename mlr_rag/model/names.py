@@ -44,7 +44,10 @@ def resolve(name: str | Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES, local_files_only=True))
+        cached = Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES, local_files_only=True))
+        if any(cached.rglob("*.safetensors")):
+            return cached
+        tried.append("hub cache: without weights")
     except (LocalEntryNotFoundError, HFValidationError, OSError):
         tried.append("hub cache: not there")
     packaged = _from_package(hub_id, tried)

@@ -282,6 +282,24 @@ def test_no_code_from_the_folder(tiny_model_dir: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "bad", [None, 7, b"x", {"a": 1}, ["a", None], ["a", 7], [b"x"], [["a", "b"]], "\ud800", ["é\ud800"]]
+)
+def test_what_is_no_text_is_refused(tiny_model: MLRModel, bad: Any) -> None:
+    for encode in (tiny_model.encode_query, tiny_model.encode_document, tiny_model.encode_layers, tiny_model.encode):
+        with pytest.raises(InvalidInputError) as raised:
+            encode(bad)
+        assert raised.value.found
+
+
+def test_texts_of_every_kind_have_vectors(tiny_model: MLRModel) -> None:
+    texts = ["", " ", "\0", "a" * 100_000, "東京 🚲", "\u2028"]
+    vectors = tiny_model.encode_document(texts)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    for given in (iter(texts), tuple(texts), np.array(texts[3:])):
+        assert tiny_model.encode_document(given).shape[1] == 32
+
+
+@pytest.mark.parametrize(
     ("layers", "expected"),
     [((-2, -1), (5, 6)), ((6, 1), (1, 6)), ((2,), (2, 6)), (-3, (4, 6)), ((), (6,)), ((1, 1, -6), (1, 6))],
 )
