@@ -25,6 +25,7 @@ from mlr_rag.stores import open_store
 PEERS = ("langchain-qdrant", "langchain-chroma", "langchain-huggingface", "qdrant-client", "chromadb")
 OURS, QDRANT, CHROMA = "mlr_rag", "langchain-qdrant", "langchain-chroma"
 K = 10
+RUN = 20
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,16 @@ class System:
 
 @dataclass
 class Measured:
-    """Seconds of each system: making its collection and each round, all again, each search; and its exact searches."""
+    """Seconds of each system: making its collection and each round, all again, each search; and its exact searches.
+
+    `searches` are in runs of `RUN`, as a program makes them; in `turns` another system's search goes before each one
+    and leaves the processor's caches cold.
+    """
 
     rounds: dict[str, list[float]] = field(default_factory=dict)
     again: dict[str, list[float]] = field(default_factory=dict)
     searches: dict[str, list[float]] = field(default_factory=dict)
+    turns: dict[str, list[float]] = field(default_factory=dict)
     exact: dict[str, int] = field(default_factory=dict)
 
 
@@ -122,12 +128,13 @@ def measure(makers: dict[str, Callable[[], System]], ours: str, parts: list[list
         found.again.setdefault(name, []).append(seconds)
         say(f"again: {name} {seconds:.2f} s")
     forms = {name: [system.form(query) for query in queries] for name, system in systems.items()}
-    found.searches = {name: [] for name in names}
+    found.searches, found.turns = {name: [] for name in names}, {name: [] for name in names}
     for name in names:
         systems[name].search(forms[name][0])  # the first one loads what is loaded lazily
-    for number in range(len(queries)):
-        for name in rotated(names, number):
-            found.searches[name].append(timed(systems[name].search, forms[name][number]))
+    for run, times in ((RUN, found.searches), (1, found.turns)):
+        for turn, start in enumerate(range(0, len(queries), run)):
+            for name in rotated(names, turn):
+                times[name] += [timed(systems[name].search, form) for form in forms[name][start : start + run]]
     with closing(open_store(ours)) as store:
         records = [record for batch in store.scan(with_vectors=True) for record in batch]
     ids, vectors = [record.document.id for record in records], np.stack([record.vector for record in records])  # type: ignore[misc]
@@ -157,11 +164,13 @@ def table(found: Measured, queries: int) -> list[Row]:
     others = ", ".join(f"{name} {found.exact[name]}" for name in (QDRANT, CHROMA))
     figure = f"{found.exact[OURS]} of {queries} ({others})"
     rows.append(Row("top 10 equal to exact search over our vectors", "all", figure, found.exact[OURS] == queries))
-    for name, least in ((QDRANT, 5.0), (CHROMA, None)):
-        my, their = (1e3 * statistics.median(found.searches[each]) for each in (OURS, name))
-        reached = None if least is None else their / my >= least
-        figure = f"{their / my:.1f} (p50 {my:.2f} ms, {their:.2f} ms)"
-        rows.append(Row(f"search only: times faster than {name}", f">= {least:g}" if least else "", figure, reached))
+    for times, how in ((found.searches, f"in runs of {RUN}"), (found.turns, "taking turns, caches cold")):
+        for name in (QDRANT, CHROMA):
+            my, their = (1e3 * statistics.median(times[each]) for each in (OURS, name))
+            figure = f"{their / my:.1f} (p50 {my:.2f} ms, {their:.2f} ms)"
+            judged = name == QDRANT and times is found.searches
+            reached = their / my >= 5 if judged else None
+            rows.append(Row(f"search only, {how}: times faster than {name}", ">= 5" if judged else "", figure, reached))
     for name in (QDRANT, CHROMA):
         my, their = (statistics.median(found.again[each]) for each in (OURS, name))
         figure = f"{their / my:,.0f} ({my:.3f} s, {their:.1f} s)"
@@ -212,7 +221,8 @@ def main() -> None:
         f"in one process with {torch.get_num_threads()} torch threads, loaded beforehand; their vectors agree to a "
         f"cosine of {cosine:.6f}. Peers: HuggingFaceEmbeddings, `QdrantClient(path=)` and Chroma with "
         f"`persist_directory`, cosine, default settings. Search: the vectors of {args.queries} passages held back, top "
-        f"{K}, the systems taking turns on each query. Equal: none of the {K} scores below the exact {K}th, to 1e-5. "
+        f"{K}; one system searches for {RUN} of them, then the next, "
+        f"and once more with a turn after every search. Equal: none of the {K} scores below the exact {K}th, to 1e-5. "
         "The same again: a second `add` with the same ids; the peers encode everything again, so theirs is measured on "
         f"{len(parts[0]):,} passages and multiplied up.",
         "a GPU, servers, filtered search, more than one process, larger collections.",

@@ -45,6 +45,13 @@ class Document:
             object.__setattr__(self, "id", self.content_hash)
         check_id(self.id)
 
+    @classmethod
+    def stored(cls, text: str, id: str, metadata: Metadata) -> Document:
+        """A document as a store holds it: it was checked when it was written, and is not checked again."""
+        document = object.__new__(cls)
+        document.__dict__.update(text=text, id=id, metadata=metadata)
+        return document
+
     def __hash__(self) -> int:
         return hash((self.id, self.content_hash))
 

@@ -48,6 +48,10 @@ class MlrRagError(Exception):
         sentence = problem if not facts else f"{problem}: {', '.join(facts)}"
         super().__init__(f"{sentence}. {remedy}".strip() if remedy else sentence)
 
+    def at(self, place: str) -> MlrRagError:
+        """The same error, saying where."""
+        return _rebuild(type(self), f"{place}: {self.problem}", self.found, self.expected, self.remedy)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.problem, self.found, self.expected, self.remedy)
 

@@ -78,12 +78,7 @@ def _each(items: Iterable[Any]) -> Iterator[Document]:
                 )
             yield Document(item)
         except InvalidDocumentError as problem:
-            raise InvalidDocumentError(
-                f"item {place:,}: {problem.problem}",
-                found=problem.found,
-                expected=problem.expected,
-                remedy=problem.remedy,
-            ) from None
+            raise problem.at(f"item {place:,}") from None
 
 
 class _Seen:

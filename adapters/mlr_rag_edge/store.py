@@ -185,5 +185,5 @@ def _point(record: Record) -> Any:
 
 def _record(point: Any) -> Record:
     payload = point.payload
-    document = Document(payload["text"], payload["id"], json.loads(payload["metadata"]))
+    document = Document.stored(payload["text"], payload["id"], json.loads(payload["metadata"]))
     return Record(document, None if point.vector is None else np.asarray(point.vector, np.float32))

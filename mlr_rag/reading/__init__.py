@@ -81,9 +81,4 @@ def _split(section: Section, file: str, place: Metadata, splitter: Splitter) -> 
             rest = f"{first}#{number}" if section.row else f"{file}#{number}"
             yield Document(text, rest if number else first, metadata | {"chunk": number})
     except InvalidDocumentError as problem:
-        raise InvalidDocumentError(
-            f"{section.place}: {problem.problem}",
-            found=problem.found,
-            expected=problem.expected,
-            remedy=problem.remedy,
-        ) from None
+        raise problem.at(section.place) from None
