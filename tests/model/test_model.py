@@ -349,6 +349,22 @@ def test_names(tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyP
         resolve("nobody/no-such-model")
 
 
+def test_the_hub_cache(tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that was downloaded once is found again without a network; half a download is not a model."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    home = tmp_path / "models--somebody--something"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text("0123456789abcdef")
+    snapshot = Path(shutil.copytree(tiny_model_dir, home / "snapshots" / "0123456789abcdef"))
+    assert resolve("somebody/something") == snapshot
+    assert MLRModel.from_pretrained("somebody/something").name == "somebody/something"
+    (snapshot / "model.safetensors").unlink()
+    with pytest.raises(ModelNotFoundError, match="hub cache: without weights"):
+        resolve("somebody/something")
+
+
 def test_installed_weights(caplog: pytest.LogCaptureFixture) -> None:
     found = resolve("sentence-transformers/all-MiniLM-L6-v2")
     assert (found / "model.safetensors").stat().st_size > 90_000_000
