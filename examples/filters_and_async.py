@@ -6,7 +6,7 @@ from mlr_rag import Document, Retriever
 
 
 async def main() -> None:
-    async with Retriever.open("memory:") as kb:
+    async with await Retriever.aopen("memory:") as kb:
         await kb.aadd(
             Document(f"Release {year}: {text}", id=str(year), metadata={"year": year, "tags": tags})
             for year, text, tags in [

@@ -90,6 +90,8 @@ def index(
     for path in paths:
         if not path.exists():
             raise InvalidInputError(f"nothing to read at {path}", expected="a file or a folder")
+    if into == "memory:":
+        raise InvalidInputError("memory: would be gone with this command", found=into, expected="a folder")
     with _open(into, model) as kb:
         for path in paths:
             notes = Notes()

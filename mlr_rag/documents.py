@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, TypeAlias
 
 from mlr_rag.errors import InvalidDocumentError
@@ -40,7 +39,10 @@ class Document:
             raise InvalidDocumentError(
                 "metadata is not a mapping", found=self.metadata, expected="a dict of JSON values"
             )
-        object.__setattr__(self, "metadata", _json_copy(self.metadata, "metadata"))
+        try:
+            object.__setattr__(self, "metadata", _json_copy(self.metadata, "metadata"))
+        except RecursionError:
+            raise InvalidDocumentError("metadata is nested too deeply", expected="a few levels") from None
         if self.id == "":
             object.__setattr__(self, "id", self.content_hash)
         check_id(self.id)
@@ -55,7 +57,7 @@ class Document:
     def __hash__(self) -> int:
         return hash((self.id, self.content_hash))
 
-    @cached_property
+    @property
     def content_hash(self) -> str:
         """128 bits of SHA-256 over text and metadata, in hex."""
         content = json.dumps([self.text, self.metadata], sort_keys=True, separators=(",", ":"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -40,7 +40,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Some texts of a window: their indices, their vectors, and how many were cut."""
+    """Some texts of a window: their indices, their unit vectors `(b, D)` or `(b, m, D)`, and how many were cut."""
 
     indices: Sequence[int]
     vectors: Vectors
@@ -53,7 +53,7 @@ class SentenceTransformerEncoder:
     def __init__(self, model: Any) -> None:
         self._model = model
         self.dimension = int(model.get_embedding_dimension())
-        self.name = str(getattr(model[0].config, "_name_or_path", "") or type(model).__name__)
+        self.name = str(getattr(getattr(model[0], "config", None), "_name_or_path", "") or type(model[0]).__name__)
 
     @property
     def fingerprint(self) -> str:
@@ -70,11 +70,20 @@ class SentenceTransformerEncoder:
 
     def encode_query(self, inputs: Any) -> Vectors:
         """See Encoder."""
-        return _unit(self._model.encode_query(list(inputs)))
+        return _unit(self._model.encode_query(list(inputs), show_progress_bar=False))
 
     def encode_document(self, inputs: Any) -> Vectors:
         """See Encoder."""
-        return _unit(self._model.encode_document(list(inputs)))
+        return _unit(self._model.encode_document(list(inputs), show_progress_bar=False))
+
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """How many documents are longer than the model reads; 0 where it has no tokenizer that could tell."""
+        tokenizer, limit = self._model.tokenizer, self._model.max_seq_length
+        if limit is None or not hasattr(tokenizer, "is_fast"):
+            return 0
+        prompt = prompt_of(self._model, "document")
+        tokens = tokenizer([prompt + text for text in texts], truncation=False, padding=False, verbose=False)
+        return sum(len(row) > limit for row in tokens["input_ids"])
 
 
 class EmbeddingsEncoder:
@@ -131,11 +140,13 @@ def stream_documents(encoder: Encoder, texts: Sequence[str], size: int = 64) -> 
     """Encode documents batch by batch: by the encoder's own `stream` where it has one, else `size` at a time."""
     stream = getattr(encoder, "stream", None)
     if stream is not None:
-        yield from stream(texts, "document", (getattr(encoder, "prompts", {}) or {}).get("document"))
+        yield from stream(texts)
         return
     for start in range(0, len(texts), size):
         part = texts[start : start + size]
-        yield Batch(range(start, start + len(part)), np.asarray(encoder.encode_document(part), np.float32), 0)
+        count_cut: Callable[[Sequence[str]], int] = getattr(encoder, "count_cut", lambda _: 0)
+        vectors = np.asarray(encoder.encode_document(part), np.float32)
+        yield Batch(range(start, start + len(part)), vectors, count_cut(part))
 
 
 def encode_both(encoder: Encoder, texts: Sequence[str]) -> tuple[Vectors, Vectors]:
@@ -144,6 +155,15 @@ def encode_both(encoder: Encoder, texts: Sequence[str]) -> tuple[Vectors, Vector
     encoded = [encode(list(texts), **options) for encode in (encoder.encode_query, encoder.encode_document)]
     queries, documents = (np.asarray(vectors[0] if options else vectors, np.float32) for vectors in encoded)
     return queries, documents
+
+
+def prompt_of(model: Any, task: str) -> str:
+    """What a SentenceTransformer puts before a query or a document, by its own rules; "" for nothing."""
+    prompts: dict[str, str | None] = getattr(model, "prompts", None) or {}
+    for name in ("query",) if task == "query" else ("document", "passage", "corpus"):
+        if name in prompts:
+            return prompts[name] or ""
+    return prompts.get(getattr(model, "default_prompt_name", None) or "") or ""
 
 
 def vectors_per_document(encoder: Encoder) -> int:

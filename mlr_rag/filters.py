@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Literal, TypeAlias
 
 from mlr_rag.errors import InvalidFilterError
@@ -58,7 +59,10 @@ def parse(filter: Mapping[str, Any] | None) -> Filter | None:
     """
     if filter is None:
         return None
-    parsed = _parse(filter)
+    try:
+        parsed = _parse(filter)
+    except RecursionError:
+        raise InvalidFilterError("a filter is nested too deeply", expected="a few levels") from None
     return None if parsed == Bool("and", ()) else parsed
 
 
@@ -91,6 +95,25 @@ def matches(filter: Filter | None, metadata: Mapping[str, Any]) -> bool:
     if filter.op in ("gt", "gte"):
         return found > bound or (filter.op == "gte" and found == bound)
     return found < bound or (filter.op == "lte" and found == bound)
+
+
+def constant(filter: Filter | None) -> bool | None:
+    """True for a filter that every document satisfies, False for one that none does, None for any other.
+
+    Sees through what programs make of missing parts, such as `{"$or": [{}]}` or `{"a": {"$nin": []}}`.
+    """
+    if filter is None:
+        return True
+    if isinstance(filter, Cmp):
+        return {"in": False, "nin": True}.get(filter.op) if filter.value == () else None
+    parts = {constant(part) for part in filter.parts}
+    if filter.op == "not":
+        (part,) = parts
+        return None if part is None else not part
+    ends = filter.op == "or"  # one such part decides
+    if ends in parts:
+        return ends
+    return None if None in parts else not ends
 
 
 def is_number(value: Any) -> bool:
@@ -168,4 +191,7 @@ def _scalar(key: str, value: Any) -> Scalar:
             finite = False
         if not finite:
             raise InvalidFilterError(f"{key!r} is compared with no finite number", found=value, expected="a number")
+    for plain in (bool, int, float, str):  # an Enum or a numpy string is what it stands for
+        if isinstance(value, plain):
+            return plain(value.value) if isinstance(value, Enum) else plain(value)
     return value

@@ -4,7 +4,7 @@
     encoding thread      encodes the window before, batch by batch
     writing thread       writes the batches before that
 
-At most two windows are held at a time, however many documents come.
+A handful of windows is held at a time, however many documents come.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from mlr_rag.errors import DuplicateIdError, InvalidDocumentError
 from mlr_rag.stores import Record, VectorStore
 
 WINDOW = 2048
+_CHARACTERS = 2_000_000  # of a window: long documents come in smaller ones
 _WRITE = 256  # records to collect before they are written
 
 
@@ -202,14 +203,16 @@ class _Changed:
 
 
 def _windows(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Lists of up to `WINDOW`; what was read before a source failed comes before its error."""
+    """Lists of up to `WINDOW` and about `_CHARACTERS`; what was read before a source failed comes before its error."""
     window: list[Document] = []
+    size = 0
     try:
         for document in documents:
             window.append(document)
-            if len(window) == WINDOW:
+            size += len(document.text)
+            if len(window) == WINDOW or size >= _CHARACTERS:
                 yield window
-                window = []
+                window, size = [], 0
     except Exception:
         if window:
             yield window

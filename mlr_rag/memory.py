@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from mlr_rag.documents import Document
 from mlr_rag.errors import InvalidInputError, StoreClosedError, StoreNotFoundError
 from mlr_rag.filters import Filter, matches
 from mlr_rag.stores import (
@@ -61,7 +63,7 @@ class MemoryStore:
         check_vectors(records, self.dimension, self.vectors_per_document)
         with self._lock:
             self._check_open()
-            self._records.update({record.document.id: record for record in records})
+            self._records.update({record.document.id: _trimmed(record, True) for record in records})
             self._matrix = None
 
     def get(self, ids: Sequence[str], with_vectors: bool = False) -> list[Record]:
@@ -140,4 +142,7 @@ class MemoryStore:
 
 
 def _trimmed(record: Record, with_vectors: bool) -> Record:
-    return record if with_vectors else Record(record.document)
+    """A copy, so that what is done to a result is not done to the store."""
+    document = record.document
+    copied = Document.stored(document.text, document.id, copy.deepcopy(document.metadata))
+    return Record(copied, np.array(record.vector, np.float32) if with_vectors else None)

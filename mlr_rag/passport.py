@@ -11,6 +11,7 @@ encoded as queries and as documents. On opening a collection:
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from mlr_rag import encoders
 from mlr_rag.canaries import CANARIES, LONGEST
 from mlr_rag.encoders import Encoder
-from mlr_rag.errors import ModelMismatchError
+from mlr_rag.errors import ModelMismatchError, StoreCorruptError
 
 TOLERANCE = 0.9999
 
@@ -35,12 +36,14 @@ class Verdict:
         cosine: The lowest canary cosine; None where the hashes made asking needless.
         differs: Which parts of the identity differ.
         accepted: Whether the model may use the collection.
+        unseen: The lengths differ where no canary is long enough to tell, so nothing vouches for longer texts.
     """
 
     same: bool
     cosine: float | None
     differs: tuple[str, ...]
     accepted: bool
+    unseen: bool = False
 
     @property
     def note(self) -> str:
@@ -98,17 +101,18 @@ class Passport(BaseModel):
     def compare(self, encoder: Encoder) -> Verdict:
         """Whether a model's vectors may be mixed with this passport's."""
         digest, parts = encoders.identity_of(encoder)
-        if self.digest and digest == self.digest:
-            return Verdict(same=True, cosine=None, differs=(), accepted=True)
         names = self.parts.keys() | parts.keys()
         differs = tuple(sorted(name for name in names if self.parts.get(name) != parts.get(name)))
         shape = (encoder.dimension, encoders.vectors_per_document(encoder))
         if shape != (self.dimension, self.vectors_per_document):
             return Verdict(same=False, cosine=None, differs=differs, accepted=False)
+        if self.digest and digest == self.digest:
+            return Verdict(same=True, cosine=None, differs=(), accepted=True)
         queries, documents = encoders.encode_both(encoder, CANARIES)
         cosine = min(_lowest_cosine(self.queries, queries), _lowest_cosine(self.documents, documents))
-        accepted = cosine >= self.tolerance and not _beyond_the_canaries(self.parts, parts)
-        return Verdict(same=False, cosine=cosine, differs=differs, accepted=accepted)
+        unseen = _beyond_the_canaries(self.parts, parts)
+        accepted = cosine >= self.tolerance and not unseen
+        return Verdict(same=False, cosine=cosine, differs=differs, accepted=accepted, unseen=unseen)
 
     def admit(self, encoder: Encoder, where: str) -> str:
         """Let a model use the collection, or refuse.
@@ -124,13 +128,41 @@ class Passport(BaseModel):
             return verdict.note
         name, recipe = encoders.name_of(encoder), getattr(encoder, "recipe", {})
         cosine = "another shape" if verdict.cosine is None else f"canary cosine {verdict.cosine:.4f}"
+        if verdict.unseen:
+            cosine += f", and another length that no canary of {LONGEST} tokens shows"
         raise ModelMismatchError(
             f"{where} was made with another model, which differs in {', '.join(verdict.differs) or 'its vectors'}",
             found=f"{_described(name, recipe, encoder.fingerprint)}, {cosine}",
             expected=f"{_described(self.model, self.recipe, self.digest)}, canary cosine >= {self.tolerance}",
-            remedy=f"Open it with the model that it was made with (model={self.model!r}), or index the documents again "
-            f"with {name!r} into another collection.",
+            remedy="Open it with the model that it was made with (Retriever.open without a model finds it by name: "
+            f"{self._call()}), or index the documents again with {name} into another collection.",
         )
+
+    def _call(self) -> str:
+        """The code that makes the passport's model, if it has not been trained since."""
+        options = "".join(f", {name}={value!r}" for name, value in self.recipe.items())
+        return f"MLRModel.from_pretrained({self.model!r}{options})" if self.recipe else repr(self.model)
+
+
+def read_passport(info: Mapping[str, Any], where: str) -> Passport:
+    """The passport in a collection's description.
+
+    Raises:
+        StoreCorruptError: it cannot be read.
+    """
+    try:
+        passport = Passport.model_validate(info["passport"])
+        shape = (-1, passport.vectors_per_document, passport.dimension)
+        _unpack(passport.queries).reshape(-1, passport.dimension)
+        _unpack(passport.documents).reshape(shape)
+    except (ValueError, KeyError, TypeError) as problem:
+        raise StoreCorruptError(
+            f"the passport of {where} cannot be read",
+            found=f"{type(problem).__name__} {problem!s:.120}",
+            expected="what mlr_rag wrote",
+            remedy="Restore the folder from a copy, or delete it and index again.",
+        ) from problem
+    return passport
 
 
 def _beyond_the_canaries(parts: dict[str, Any], others: dict[str, Any]) -> bool:
@@ -149,7 +181,11 @@ def _pack(vectors: npt.NDArray[np.float32]) -> str:
     return base64.b64encode(vectors.astype("<f4").tobytes()).decode()
 
 
+def _unpack(packed: str) -> npt.NDArray[np.float32]:
+    return np.frombuffer(base64.b64decode(packed), "<f4")
+
+
 def _lowest_cosine(packed: str, vectors: npt.NDArray[np.float32]) -> float:
-    stored = np.frombuffer(base64.b64decode(packed), "<f4").astype(np.float64).reshape(vectors.shape)
+    stored = _unpack(packed).astype(np.float64).reshape(vectors.shape)
     cosines = (stored * vectors).sum(-1) / np.linalg.norm(stored, axis=-1) / np.linalg.norm(vectors, axis=-1)
     return float(np.nan_to_num(cosines, nan=-1.0).min())

@@ -16,13 +16,22 @@ import numpy as np
 
 from mlr_rag.documents import Document, Hit, check_id, check_text
 from mlr_rag.encoders import Encoder, name_of, open_encoder, vectors_per_document
-from mlr_rag.errors import InvalidInputError, InvalidQueryError, ModelMismatchError, StoreNotFoundError
-from mlr_rag.filters import Filter, is_number, parse
+from mlr_rag.errors import (
+    InvalidDocumentError,
+    InvalidInputError,
+    InvalidQueryError,
+    ModelMismatchError,
+    StoreNotFoundError,
+)
+from mlr_rag.filters import Filter, constant, is_number, parse
 from mlr_rag.ingest import Ingestion, Report, as_documents
-from mlr_rag.passport import TOLERANCE, Passport
+from mlr_rag.passport import TOLERANCE, Passport, read_passport
 from mlr_rag.stores import VectorStore, check_one_of, open_store
 
 logger = logging.getLogger(__name__)
+
+_MANY = 10_000  # hits: above it k is compared with the count, as an engine sets room aside for so many
+_ADMITTING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,6 @@ class Retriever:
         self._store = store
         self._passport, self._note = _admit(self._encoder, store, tolerance)
         self._fingerprint = self._encoder.fingerprint
-        self._adding = threading.Lock()
         if self._note:
             logger.warning("%s: %s", store.url, self._note)
 
@@ -84,17 +92,28 @@ class Retriever:
                 collection sentence-transformers/all-MiniLM-L6-v2.
             tolerance: As above.
         """
-        if model is None:
-            model, recipe = _recorded_model(str(url))
-            encoder = open_encoder(model, recipe)
-        else:
-            encoder = open_encoder(model)
-        store = open_store(str(url), dimension=encoder.dimension, vectors_per_document=vectors_per_document(encoder))
+        if not isinstance(url, (str, Path)) or not str(url):
+            raise InvalidInputError("not a place for a collection", found=repr(url)[:80], expected="a folder or a URL")
+        store: VectorStore | None
         try:
+            store = open_store(str(url))
+        except StoreNotFoundError:
+            store = None
+        try:
+            encoder = open_encoder(*((model,) if model is not None else _recorded_model(store)))
+            if store is None:
+                several = vectors_per_document(encoder)
+                store = open_store(str(url), dimension=encoder.dimension, vectors_per_document=several)
             return cls(encoder, store, tolerance=tolerance)
         except BaseException:
-            store.close()
+            if store is not None:
+                store.close()
             raise
+
+    @classmethod
+    async def aopen(cls, url: str | Path, model: Any = None, *, tolerance: float = TOLERANCE) -> Retriever:
+        """`open`, without blocking the event loop."""
+        return await asyncio.to_thread(cls.open, url, model, tolerance=tolerance)
 
     @property
     def model(self) -> Any:
@@ -190,8 +209,10 @@ class Retriever:
         min_score: float | None = None,
     ) -> list[list[Hit]]:
         """`search` for several queries, encoded together; one list of hits for each."""
-        if isinstance(queries, str):
-            raise InvalidQueryError("queries is one string", found=queries, expected="a list", remedy="Use search.")
+        if isinstance(queries, (str, bytes)) or not isinstance(queries, Iterable):
+            raise InvalidQueryError(
+                "no list of queries", found=queries, expected="a list", remedy="Use search for one."
+            )
         texts = list(queries)
         for text in texts:
             check_text(text, "a query", InvalidQueryError)
@@ -200,7 +221,8 @@ class Retriever:
         if not texts:
             return []
         vectors = np.asarray(self._encoder.encode_query(texts), np.float32)
-        return [self._find(vector, int(k), condition, min_score) for vector in vectors]
+        k = min(int(k), max(1, self._store.count())) if k > _MANY else int(k)
+        return [self._find(vector, k, condition, min_score) for vector in vectors]
 
     def get(self, ids: str | Sequence[str]) -> list[Document]:
         """The documents with these ids, in this order; missing ones are left out."""
@@ -212,15 +234,13 @@ class Retriever:
         Raises:
             InvalidInputError: neither, both, or a filter that matches everything.
         """
-        check_one_of(ids, None if filter is None else parse({"": {"$exists": True}}))
-        if ids is not None:
-            return self._store.delete(ids=_ids(ids))
         condition = parse(filter)
-        if condition is None:
+        if filter is not None and constant(condition):
             raise InvalidInputError(
-                "an empty filter matches every document", found="{}", expected="a condition", remedy="Delete by ids."
+                "this filter matches every document", found=filter, expected="a condition", remedy="Delete by ids."
             )
-        return self._store.delete(filter=condition)
+        check_one_of(ids, condition)
+        return self._store.delete(None if ids is None else _ids(ids), condition)
 
     def count(self, filter: Mapping[str, Any] | None = None) -> int:
         """How many documents there are, or match a filter."""
@@ -261,7 +281,7 @@ class Retriever:
         return await asyncio.to_thread(self.add, documents, show_progress=show_progress)
 
     async def async_(self, documents: Iterable[str | Document], **options: Any) -> Report:
-        """`sync`, without blocking the event loop."""
+        """`sync`, without blocking the event loop; `async` itself is a word of Python."""
         return await asyncio.to_thread(self.sync, documents, **options)
 
     async def asearch(self, query: str, k: int = 4, **options: Any) -> list[Hit]:
@@ -279,6 +299,10 @@ class Retriever:
     async def adelete(self, ids: str | Sequence[str] | None = None, *, filter: Mapping[str, Any] | None = None) -> int:
         """`delete`, without blocking the event loop."""
         return await asyncio.to_thread(self.delete, ids, filter=filter)
+
+    async def ainfo(self) -> Info:
+        """`info`, without blocking the event loop."""
+        return await asyncio.to_thread(self.info)
 
     async def acount(self, filter: Mapping[str, Any] | None = None) -> int:
         """`count`, without blocking the event loop."""
@@ -299,8 +323,7 @@ class Retriever:
         checked = as_documents(documents)
         self._check_model()
         run = Ingestion(self._encoder, self._store, show_progress)
-        with self._adding:
-            run.run(checked)
+        run.run(checked)
         total = run.added + run.updated
         log_cut = getattr(self._encoder, "log_cut", None)
         if run.cut and log_cut is not None:
@@ -324,10 +347,28 @@ class Retriever:
 
 
 def _admit(encoder: Encoder, store: VectorStore, tolerance: float) -> tuple[Passport, str]:
+    with _ADMITTING:  # else two threads could give one new collection two passports
+        return _admit_alone(encoder, store, tolerance)
+
+
+def _admit_alone(encoder: Encoder, store: VectorStore, tolerance: float) -> tuple[Passport, str]:
+    if not is_number(tolerance) or not -1 <= tolerance <= 1:
+        raise InvalidInputError("tolerance is not a cosine", found=tolerance, expected="a number in [-1, 1]")
     info = store.info
     if info is not None:
-        passport = Passport.model_validate(info["passport"])
+        passport = read_passport(info, store.url)
         return passport, passport.admit(encoder, store.url)
+    shape, expected = (
+        (thing.dimension, several)
+        for thing, several in ((encoder, vectors_per_document(encoder)), (store, store.vectors_per_document))
+    )
+    if shape != expected:
+        raise ModelMismatchError(
+            f"{name_of(encoder)} gives vectors of another shape than {store.url} holds",
+            found=f"{shape[0]} dimensions, {shape[1]} vector(s) a document",
+            expected=f"{expected[0]} dimensions, {expected[1]} vector(s) a document",
+            remedy="Make the store with the model's dimension and vectors_per_document.",
+        )
     if store.count():
         raise ModelMismatchError(
             f"{store.url} holds vectors, but no passport that says which model made them",
@@ -340,23 +381,20 @@ def _admit(encoder: Encoder, store: VectorStore, tolerance: float) -> tuple[Pass
     return passport, ""
 
 
-def _recorded_model(url: str) -> tuple[str, dict[str, Any]]:
+def _recorded_model(store: VectorStore | None) -> tuple[str, dict[str, Any]]:
     """The name and recipe in a collection's passport, or the default model."""
     from mlr_rag.model.names import DEFAULT_MODEL
 
-    try:
-        store = open_store(url)
-    except StoreNotFoundError:
+    info = None if store is None else store.info
+    if store is None or info is None:
         return DEFAULT_MODEL, {}
-    info = store.info
-    store.close()
-    if info is None:
-        return DEFAULT_MODEL, {}
-    passport = Passport.model_validate(info["passport"])
+    passport = read_passport(info, store.url)
     return passport.model, passport.recipe
 
 
 def _ids(ids: Any) -> list[str]:
+    if not isinstance(ids, Iterable) or isinstance(ids, (bytes, Mapping)):
+        raise InvalidDocumentError("no ids", found=f"{type(ids).__name__} {ids!r:.80}", expected="an id, or a list")
     listed = [ids] if isinstance(ids, str) else list(ids)
     for id in listed:
         check_id(id)

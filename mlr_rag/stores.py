@@ -56,7 +56,10 @@ class VectorStore(Protocol):
         """Replace the description, durably."""
 
     def upsert(self, records: Sequence[Record]) -> None:
-        """Write all of the records or none, durably; a record with a known id replaces the old one whole."""
+        """Write the records, durably; a record with a known id replaces the old one whole.
+
+        Nothing is written if one of them is unfit. A large call may be written in parts, each whole or not at all.
+        """
 
     def get(self, ids: Sequence[str], with_vectors: bool = False) -> list[Record]:
         """The records with these ids, in the order asked for; missing ones are left out."""
@@ -100,8 +103,8 @@ def open_store(url: str, *, dimension: int | None = None, vectors_per_document: 
     Raises:
         InvalidInputError: no installed store has this scheme.
     """
-    scheme, _, location = url.partition(":")
-    if not _ or len(scheme) == 1 or "/" in scheme or "\\" in scheme:  # a path, or a Windows drive
+    scheme, colon, location = url.partition(":")
+    if not colon or len(scheme) == 1 or "/" in scheme or "\\" in scheme:  # a path, or a Windows drive
         scheme, location = "edge", url
     found = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
     if scheme not in found:
@@ -142,7 +145,8 @@ def stacked(records: Sequence[Record]) -> Vector:
 def check_query(vector: Vector, dimension: int) -> None:
     """Refuse a query vector of another shape than the store's."""
     if vector.shape != (dimension,) or not np.isfinite(vector).all():
-        raise InvalidInputError("not a query vector", found=vector.shape, expected=f"({dimension},), finite")
+        found = f"{vector.shape}{'' if np.isfinite(vector).all() else ' with NaN or infinity'}"
+        raise InvalidInputError("not a query vector", found=found, expected=f"({dimension},), finite")
 
 
 def check_one_of(ids: Sequence[str] | None, filter: Filter | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import pickle
 import re
@@ -16,7 +17,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlr_rag import Document, InvalidInputError, MlrRagError, Retriever, StoreError, StoreLockedError, errors
+from mlr_rag import (
+    Document,
+    InvalidInputError,
+    MLRModel,
+    MlrRagError,
+    ModelError,
+    Retriever,
+    StoreError,
+    StoreLockedError,
+    errors,
+)
 from mlr_rag.errors import (
     InvalidDocumentError,
     InvalidFilterError,
@@ -42,6 +53,13 @@ def kb(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Retriever]:
         assert kb.count() == 1
         assert kb.get("kept") == [Document("kept", "kept", {"n": 1})]
         assert kb.search("kept")[0].document.id == "kept"
+
+
+def _deep(levels: int, key: str = "a") -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels):
+        value = {key: value}
+    return value
 
 
 SURROGATE = "half \ud83d a character"
@@ -83,6 +101,15 @@ TABLE: dict[str, tuple[type[MlrRagError], Call]] = {
         f"filter {f!r}": (InvalidFilterError, lambda kb, f=f: kb.search("fine", filter=f))
         for f in ({"a": {"$regex": "x"}}, {"$where": "1"}, "a = 1", {"a": None}, ["a"], {"a": [1]})
     },
+    **{
+        f"delete by {f!r}": (InvalidInputError, lambda kb, f=f: kb.delete(filter=f))
+        for f in ({"$or": [{}]}, {"$and": [{}, {}]}, {"x": {"$nin": []}}, {"$not": {"$or": []}})
+    },
+    **{f"get {v!r}": (InvalidDocumentError, lambda kb, v=v: kb.get(v)) for v in (None, 7, b"x", {"a": 1})},
+    **{f"delete {v!r}": (InvalidDocumentError, lambda kb, v=v: kb.delete(v)) for v in (7, b"x", {"a": 1})},
+    **{f"queries {v!r}": (InvalidQueryError, lambda kb, v=v: kb.search_many(v)) for v in (None, 7, b"x")},
+    "deep metadata": (InvalidDocumentError, lambda kb: kb.add(Document("a", metadata=_deep(5000)))),
+    "deep filter": (InvalidFilterError, lambda kb: kb.count(_deep(5000, "$not"))),
     "count filter": (InvalidFilterError, lambda kb: kb.count({"a": {"$like": "x"}})),
     "delete filter": (InvalidFilterError, lambda kb: kb.delete(filter={"a": {"$like": "x"}})),
     "delete everything": (InvalidInputError, lambda kb: kb.delete(filter={})),
@@ -175,6 +202,24 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert kb.add(["kept", "more"]).skipped == 1
 
 
+def test_more_hits_than_can_be(kb: Retriever) -> None:
+    assert len(kb.search("kept", k=2**70)) == 1
+
+
+@pytest.mark.parametrize("url", [None, 7, "", "x" * 300, "a\0b", "\ud800"], ids=ascii)
+def test_places_that_cannot_be(url: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MlrRagError):
+        _open(url)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("tolerance", [2, -1.5, "abc", float("nan"), None, True])
+def test_tolerances_that_are_no_cosine(tolerance: Any) -> None:
+    with pytest.raises(InvalidInputError, match="not a cosine"):
+        Retriever.open("memory:", HashEncoder(), tolerance=tolerance)
+
+
 @pytest.mark.parametrize("url", ["ftp://somewhere", "memory:named", "edge:", "nothing:x"])
 def test_urls_that_no_store_takes(url: str) -> None:
     with pytest.raises(InvalidInputError):
@@ -195,6 +240,11 @@ def _garble(path: Path) -> None:
     path.write_bytes(b"garbage" * 100)
 
 
+def _edit(kb: Path, **values: Any) -> None:
+    path = kb / "collection.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
 CORRUPTIONS: dict[str, Callable[[Path], Any]] = {
     "description gone": lambda kb: (kb / "collection.json").unlink(),
     "description cut": lambda kb: _truncate(kb / "collection.json"),
@@ -204,6 +254,11 @@ CORRUPTIONS: dict[str, Callable[[Path], Any]] = {
     "shard gone": lambda kb: shutil.rmtree(kb / "shard"),
     "engine's config garbled": lambda kb: _garble(kb / "shard" / "edge_config.json"),
     "log garbled": lambda kb: [_garble(file) for file in (kb / "shard" / "wal").glob("open-*")],
+    "segments gone": lambda kb: shutil.rmtree(kb / "shard" / "segments"),
+    "description without a shape": lambda kb: (kb / "collection.json").write_text('{"format": 1, "dimension": 16}'),
+    "passport gone": lambda kb: _edit(kb, info={}),
+    "passport empty": lambda kb: _edit(kb, info={"passport": {}}),
+    "info a list": lambda kb: _edit(kb, info=[]),
     "segment garbled": lambda kb: [_garble(file) for file in (kb / "shard" / "segments").glob("*/*.json")],
 }
 
@@ -219,6 +274,38 @@ def test_a_corrupted_collection(tmp_path: Path, name: str) -> None:
     assert "Restore the folder" in raised.value.remedy
     with pytest.raises(StoreCorruptError):
         _open(tmp_path / "kb")  # the lock was released: the same clear error again
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_is_told(tmp_path: Path) -> None:
+    """The engine's threads do not live on in a child: using it there would hang."""
+    script = f"""
+import os, sys
+from mlr_rag_edge import EdgeStore
+store = EdgeStore({str(tmp_path / "kb")!r}, 8)
+child = os.fork()
+if child == 0:
+    try:
+        store.count()
+    except Exception as error:
+        print(type(error).__name__, error, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print(store.count())
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("StoreLockedError"), done.stderr
+    assert "after the fork" in done.stdout
+    assert done.stdout.endswith("0\n")
+
+
+def test_damage_that_shows_later(tmp_path: Path) -> None:
+    with _open(tmp_path / "kb") as kb:
+        kb.add([f"text {i}" for i in range(500)])
+    for file in (tmp_path / "kb" / "shard" / "segments").glob("*/payload_storage/page_0.dat"):
+        file.write_bytes(b"\xff" * file.stat().st_size)
+    with pytest.raises(StoreCorruptError, match="engine"), _open(tmp_path / "kb") as kb:
+        kb.search("text")
 
 
 def test_another_process_is_told(tmp_path: Path) -> None:
@@ -247,6 +334,33 @@ def test_models_that_are_not_there(tmp_path: Path) -> None:
         assert raised.value.found
     with pytest.raises(InvalidInputError, match="not a model"):
         Retriever.open("memory:", 42)
+    for name in (None, 42, ""):
+        for make in (MLRModel.from_pretrained, MLRModel.load):
+            with pytest.raises(InvalidInputError, match="not the name of a model"):
+                make(name)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "damage", ["weights cut", "config garbled", "modules a dict", "unknown architecture", "tokenizer gone"]
+)
+def test_damaged_models(tiny_model_dir: Path, tmp_path: Path, damage: str) -> None:
+    folder = Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
+    match damage:
+        case "weights cut":
+            _truncate(folder / "model.safetensors")
+        case "config garbled":
+            _garble(folder / "config.json")
+        case "modules a dict":
+            (folder / "modules.json").write_text('{"a": 1}')
+        case "unknown architecture":
+            (folder / "config.json").write_text('{"model_type": "no-such-thing"}')
+        case "tokenizer gone":
+            for file in folder.glob("tokenizer*"):
+                file.unlink()
+    with pytest.raises(ModelError) as raised:
+        MLRModel.from_pretrained(folder)
+    assert str(folder) in str(raised.value)
+    assert raised.value.remedy
 
 
 # -- the errors themselves ---------------------------------------------------------------------------------------

@@ -55,5 +55,5 @@ EXPECTED = {
     "quickstart": "Scurvy is caused by a lack of vitamin C.\n",
     "filters_and_async": "Release 2024: filters and async\n1 updated",
     "layers": "(2, 3, 384) 0\n0.0",
-    "refused_model": "was made with another model, which differs in modules, weights",
+    "refused_model": "was made with another model, which differs in settings, weights",
 }

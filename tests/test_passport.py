@@ -97,6 +97,33 @@ def _behind_the_back(model: MLRModel) -> MLRModel:
     return model
 
 
+def _module(name: str, **attributes: Any) -> Callable[[MLRModel], MLRModel]:
+    """A setting of a module that no configuration tells."""
+
+    def change(model: MLRModel) -> MLRModel:
+        module = model.get_submodule(name)
+        for attribute, value in attributes.items():
+            setattr(module, attribute, value)
+        return model
+
+    return change
+
+
+def _passage_prompt(model: MLRModel) -> MLRModel:
+    model.prompts = {"passage": "the river : "}
+    return model
+
+
+def _shorter_by_settings(model: MLRModel) -> MLRModel:
+    model[0].processing_kwargs = {"text": {"max_length": 6, "truncation": True}}
+    return model
+
+
+def _padded_left(model: MLRModel) -> MLRModel:
+    model.tokenizer.padding_side = "left"
+    return model
+
+
 def _quantized(model: MLRModel) -> MLRModel:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its successor is another package
@@ -169,6 +196,13 @@ CHANGES: dict[str, Callable[[MLRModel], MLRModel]] = {
     "noise in one matrix": _noise(0.5),
     "a little noise in one matrix": _noise(1e-6),
     "a corner of a matrix, through .data": _behind_the_back,
+    "padded on the left": _padded_left,
+    "another length by its settings": _shorter_by_settings,
+    "a prompt for passages": _passage_prompt,
+    "another eps": _module("0.model.encoder.layer.1.output.LayerNorm", eps=0.5),
+    "another activation, in place": _module(
+        "0.model.encoder.layer.1.intermediate", intermediate_act_fn=torch.nn.ReLU()
+    ),
     "another model of the same dimension": _other_model,
     "other number of heads": _config(num_attention_heads=4),
     "other activation": _config(hidden_act="relu"),

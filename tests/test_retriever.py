@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from mlr_rag import Document, Hit, InvalidInputError, MLRModel, Retriever, StoreError
 from mlr_rag import ingest as ingest_module
@@ -22,6 +24,7 @@ from mlr_rag.errors import DuplicateIdError, InvalidDocumentError, ModelMismatch
 from mlr_rag.memory import MemoryStore
 from mlr_rag.stores import Record
 from tests.fakes import HashEncoder
+from tests.tiny import tokenizer
 
 
 @pytest.fixture
@@ -145,6 +148,61 @@ def test_a_model_left_in_training_mode_writes_no_noise(tiny_model: MLRModel) -> 
     np.testing.assert_allclose(record.vector, expected, atol=1e-6)
 
 
+def test_cut_documents_of_a_plain_sentence_transformer_are_counted(tiny_model_dir: Path) -> None:
+    plain = SentenceTransformer(str(tiny_model_dir), device="cpu")
+    assert Retriever(plain, MemoryStore(32)).add(["short", "the long river " * 50]).cut == 1
+
+
+def test_sentence_transformers_of_other_kinds(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """A Router, as a portable export is, and a model without a transformer."""
+    model = MLRModel.from_pretrained(tiny_model_dir, start="paper")
+    model.export_portable(tmp_path / "portable")
+    kb = Retriever(SentenceTransformer(str(tmp_path / "portable"), device="cpu"), MemoryStore(32))
+    kb.add(["paris is the capital", "water boils"])
+    assert "accepted" in Retriever(model, kb.store).info().note
+    static = SentenceTransformer(
+        modules=[StaticEmbedding(tokenizer().backend_tokenizer, embedding_dim=16)], device="cpu"
+    )
+    kb = Retriever(static, MemoryStore(16))
+    kb.add(["paris is the capital", "water boils"])
+    assert kb.search("water boils", k=1)[0].document.text == "water boils"
+
+
+def test_a_model_with_a_prompt_for_passages(tiny_model_dir: Path) -> None:
+    """Some models call their documents passages; `add` must encode them as `encode_document` does."""
+    model = MLRModel.from_pretrained(tiny_model_dir)
+    model.prompts = {"query": "what is ", "passage": "page: "}
+    store = MemoryStore(32)
+    Retriever(model, store).add("paris")
+    ((record,),) = store.scan(with_vectors=True)
+    np.testing.assert_allclose(record.vector, model.encode_document("paris"), atol=1e-6)
+    assert np.abs(record.vector - model.encode("paris")).max() > 1e-3
+
+
+def test_a_source_that_adds_itself(kb: Retriever) -> None:
+    """An iterable may use the retriever that reads it."""
+
+    def source() -> Iterator[str]:
+        yield "one"
+        kb.add("two")
+        yield "three"
+
+    assert kb.add(source()).added == 2
+    assert kb.count() == 3
+
+
+def test_long_documents_come_in_smaller_windows(encoder: HashEncoder) -> None:
+    windows: list[int] = []
+
+    class Watching(MemoryStore):
+        def hashes(self, ids: Any) -> dict[str, str]:
+            windows.append(len(ids))
+            return super().hashes(ids)
+
+    Retriever(encoder, Watching(16)).add(f"{i} " + "x" * 100_000 for i in range(100))
+    assert max(windows) <= 20
+
+
 def test_documents_are_values() -> None:
     one, same = Document("a", metadata={"b": [1]}), Document("a", metadata={"b": [1]})
     assert len({one, same}) == 1
@@ -152,7 +210,12 @@ def test_documents_are_values() -> None:
     given = {"b": [1]}
     held = Document("a", metadata=given)
     given["b"].append(2)
-    assert held.metadata == {"b": [1]}, "a copy, so that a document cannot change under its hash"
+    assert held.metadata == {"b": [1]}, "a copy"
+    kb = Retriever(HashEncoder(), MemoryStore(16))
+    changing = Document("a", "x")
+    kb.add(changing)
+    changing.metadata["year"] = 2020
+    assert kb.add(changing).updated == 1, "what it holds counts, not what it once held"
 
 
 def test_cut_documents_are_counted(tiny_model: MLRModel, caplog: pytest.LogCaptureFixture) -> None:
@@ -466,8 +529,10 @@ def test_another_model_is_refused_and_the_collection_unharmed(tmp_path: Path) ->
         kb.add(documents(3))
     with pytest.raises(ModelMismatchError):
         Retriever.open(tmp_path / "kb", HashEncoder(version="2"))
-    with pytest.raises(ModelMismatchError, match="another shape"):
+    with pytest.raises(ModelMismatchError, match=r"found hash-encoder.*another shape.*Open it with the model"):
         Retriever.open(tmp_path / "kb", HashEncoder(dimension=8))
+    with pytest.raises(ModelMismatchError, match="gives vectors of another shape"):
+        Retriever(HashEncoder(dimension=8), MemoryStore(16))
     with Retriever.open(tmp_path / "kb", HashEncoder()) as kb:
         assert kb.count() == 3
 

@@ -63,10 +63,11 @@ def tokenizer() -> hf.PreTrainedTokenizerFast:
     )
 
 
-def build(kind: str, folder: Path, seed: int = 0, normalize: bool = True) -> Path:
+def build(kind: str, folder: Path, seed: int = 0, normalize: bool = True, num_layers: int = 3) -> Path:
     """A sentence-transformers folder with random weights; layers are scaled up so that they differ visibly."""
     torch.manual_seed(seed)
     config = CONFIGS[kind]()
+    config.num_hidden_layers = num_layers
     backbone = _CLASSES[kind](config) if kind in _CLASSES else hf.AutoModel.from_config(config)
     with torch.no_grad():
         for parameter in backbone.parameters():

@@ -14,6 +14,8 @@ import json
 import os
 import shutil
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ import qdrant_edge as qdrant
 from filelock import FileLock, Timeout
 
 from mlr_rag.errors import (
+    InvalidInputError,
+    MlrRagError,
     ModelMismatchError,
     StoreCorruptError,
     StoreError,
@@ -43,7 +47,13 @@ class Folder:
     @classmethod
     def open(cls, path: Path, dimension: int | None, vectors_per_document: int) -> Folder:
         """The folder, opened or made; each call needs one `release`."""
-        path = path.expanduser().resolve()
+        try:
+            path = path.expanduser().resolve()
+            path.exists()
+        except (OSError, ValueError, RuntimeError) as problem:
+            raise InvalidInputError(
+                f"not a path: {problem}", found=str(path)[:80], expected="a folder's path"
+            ) from None
         with _OPENING:
             folder = _OPEN.get(path) or cls(path, dimension, vectors_per_document)
             folder._check_shape(dimension, vectors_per_document)
@@ -56,6 +66,7 @@ class Folder:
         self.lock = threading.RLock()
         self.handles = 0
         self.shard: Any = None
+        self.process = os.getpid()
         _check_place(path, must_exist=dimension is None)
         self._file_lock = _locked(path)
         try:
@@ -68,12 +79,12 @@ class Folder:
             if not (path / "shard").exists():
                 (path / "shard.new").rename(path / "shard")
             self.shard = _load_shard(path / "shard")
+            self.dimension: int = description["dimension"]
+            self.vectors_per_document: int = description["vectors_per_document"]
+            self.info: Info | None = description.get("info")
         except BaseException:
             self._file_lock.release()
             raise
-        self.dimension: int = description["dimension"]
-        self.vectors_per_document: int = description["vectors_per_document"]
-        self.info: Info | None = description.get("info")
 
     def write_info(self, info: Info) -> None:
         """Replace the description on disk."""
@@ -92,17 +103,23 @@ class Folder:
         """Close for every handle and delete the folder."""
         with _OPENING:
             if self.shard is not None:
-                self._close()
-                (self.path / "shard").rename(self.path / "shard.new")
-                (self.path / "collection.json").unlink()  # from here on an interrupted drop is a drop
-                shutil.rmtree(self.path)
+                self._close(then=self._delete)
 
-    def _close(self) -> None:
+    def _delete(self) -> None:
+        (self.path / "shard").rename(self.path / "shard.new")
+        (self.path / "collection.json").unlink()  # from here on an interrupted drop is a drop
+        shutil.rmtree(self.path / "shard.new")
+
+    def _close(self, then: Callable[[], None] | None = None) -> None:
         if self.shard is not None:
             self.shard.close()
             self.shard = None
-            self._file_lock.release()
-            _OPEN.pop(self.path, None)
+            try:
+                if then is not None:
+                    then()
+            finally:
+                _OPEN.pop(self.path, None)
+                self._file_lock.release()
 
     def _check_shape(self, dimension: int | None, vectors_per_document: int) -> None:
         found, wanted = (self.dimension, self.vectors_per_document), (dimension, vectors_per_document)
@@ -174,9 +191,13 @@ def _locked(path: Path) -> FileLock:
 def _read(path: Path) -> dict[str, Any]:
     try:
         description: dict[str, Any] = json.loads((path / "collection.json").read_text("utf-8"))
+        shape = {name: int(description[name]) for name in ("dimension", "vectors_per_document")}
+        info = description.get("info")
+        if info is not None and not isinstance(info, dict):
+            raise TypeError(f"info is a {type(info).__name__}")
         if description["format"] != _FORMAT or not any((path / name).is_dir() for name in ("shard", "shard.new")):
             raise ValueError(f"format {description['format']}, shard folder {(path / 'shard').is_dir()}")
-        return {"dimension": int(description["dimension"]), **description}
+        return description | shape
     except (ValueError, KeyError, TypeError, OSError) as problem:
         raise StoreCorruptError(
             f"{path}/collection.json cannot be used",
@@ -207,13 +228,22 @@ def _make_shard(path: Path, dimension: int, vectors_per_document: int) -> None:
 
 
 def _load_shard(path: Path) -> Any:
-    try:
+    with engine_errors(path):
+        if not any((path / "segments").glob("*/segment.json")):
+            raise FileNotFoundError(f"no segments in {path}")  # the engine would make an empty one, without a word
         return qdrant.EdgeShard.load(str(path))
-    except BaseException as problem:  # the engine's panics do not derive from Exception
-        if isinstance(problem, (KeyboardInterrupt, SystemExit)):
-            raise
+
+
+@contextmanager
+def engine_errors(path: Path) -> Iterator[None]:
+    """Turn what the engine raises, its panics included, into StoreCorruptError."""
+    try:
+        yield
+    except (MlrRagError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as problem:  # a panic does not derive from Exception
         raise StoreCorruptError(
-            f"the engine cannot open {path}",
-            found=str(problem)[:200],
+            f"the engine cannot read or write {path}",
+            found=f"{problem!s:.200}",
             remedy="Restore the folder from a copy, or delete it and index again.",
         ) from problem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
@@ -13,15 +14,16 @@ import numpy as np
 import qdrant_edge as qdrant
 
 from mlr_rag.documents import Document
-from mlr_rag.errors import InvalidInputError, StoreClosedError
+from mlr_rag.errors import InvalidInputError, StoreClosedError, StoreLockedError
 from mlr_rag.filters import Filter
 from mlr_rag.stores import Info, Match, Record, Vector, check_one_of, check_query, check_vectors, sorted_matches
 from mlr_rag.tokens import numbers, tokens
 from mlr_rag_edge.conditions import NUMBERS, TOKENS, translate
-from mlr_rag_edge.folder import Folder, check_space
+from mlr_rag_edge.folder import Folder, check_space, engine_errors
 
 _IDS = uuid.UUID("6b0a3c55-9d0c-5c83-9f0e-6a1f6d1b7a10")  # namespace of the uuid5 that stands for a document's id
 _UPSERT = 256
+_TIES = 4  # hits to ask for beyond k, to see whether the k-th ties with the next
 
 
 class EdgeStore:
@@ -76,8 +78,9 @@ class EdgeStore:
             with self._lock:
                 shard = self._shard()
                 check_space(self._folder.path, self._size(batch))
-                shard.update(qdrant.UpdateOperation.upsert_points(points))
-                shard.flush()
+                with engine_errors(self._folder.path):
+                    shard.update(qdrant.UpdateOperation.upsert_points(points))
+                    shard.flush()
 
     def get(self, ids: Sequence[str], with_vectors: bool = False) -> list[Record]:
         """See VectorStore."""
@@ -95,31 +98,43 @@ class EdgeStore:
             shard = self._shard()
             if ids is not None:
                 points = [point.id for point in self._retrieve(ids, False, False)]
-                if points:
-                    shard.update(qdrant.UpdateOperation.delete_points(points))
-                deleted = len(points)
+                deleted, operation = len(points), qdrant.UpdateOperation.delete_points(points)
             else:
                 deleted = self.count(filter)
-                shard.update(qdrant.UpdateOperation.delete_points_by_filter(translate(filter)))
-            shard.flush()
+                operation = qdrant.UpdateOperation.delete_points_by_filter(translate(filter))
+            if deleted:
+                with engine_errors(self._folder.path):
+                    shard.update(operation)
+                    shard.flush()
             return deleted
 
     def query(self, vector: Vector, k: int, filter: Filter | None = None, with_vectors: bool = False) -> list[Match]:
         """See VectorStore."""
         check_query(vector, self.dimension)
         row = vector.tolist()
-        request = qdrant.QueryRequest(
-            query=qdrant.Query.Nearest(row if self.vectors_per_document == 1 else [row]),
-            filter=translate(filter),
-            limit=k,
-            with_payload=["id", "text", "metadata"],
-            with_vector=with_vectors,
-        )
-        return sorted_matches([Match(_record(point), point.score) for point in self._shard().query(request)])
+        query, condition = qdrant.Query.Nearest(row if self.vectors_per_document == 1 else [row]), translate(filter)
+        limit = k + _TIES
+        while True:
+            request = qdrant.QueryRequest(
+                query=query,
+                filter=condition,
+                limit=limit,
+                with_payload=["id", "text", "metadata"],
+                with_vector=with_vectors,
+            )
+            shard = self._shard()
+            with engine_errors(self._folder.path):
+                found = shard.query(request)
+            # Which of equal scores the engine leaves out is its choice; the contract says by id, so all must be seen.
+            if len(found) < limit or found[k - 1].score > found[-1].score:
+                return sorted_matches([Match(_record(point), point.score) for point in found])[:k]
+            limit *= 4
 
     def count(self, filter: Filter | None = None) -> int:
         """See VectorStore."""
-        return int(self._shard().count(qdrant.CountRequest(filter=translate(filter), exact=True)))
+        request, shard = qdrant.CountRequest(filter=translate(filter), exact=True), self._shard()
+        with engine_errors(self._folder.path):
+            return int(shard.count(request))
 
     def scan(
         self, filter: Filter | None = None, batch: int = 256, with_vectors: bool = False
@@ -130,9 +145,12 @@ class EdgeStore:
             request = qdrant.ScrollRequest(
                 offset=offset, limit=batch, filter=condition, with_payload=True, with_vector=with_vectors
             )
-            points, offset = self._shard().scroll(request)
-            if points:
-                yield [_record(point) for point in points]
+            shard = self._shard()
+            with engine_errors(self._folder.path):
+                points, offset = shard.scroll(request)
+                records = [_record(point) for point in points]
+            if records:
+                yield records
             if offset is None:
                 return
 
@@ -154,6 +172,12 @@ class EdgeStore:
         shard = None if self._closed else self._folder.shard
         if shard is None:
             raise StoreClosedError("this store was closed", found=self.url, remedy="Open it again.")
+        if self._folder.process != os.getpid():
+            raise StoreLockedError(
+                f"{self._folder.path} was opened by the process that this one was forked from",
+                expected="one process at a time",
+                remedy="Open it after the fork, in one of the processes.",
+            )
         return shard
 
     def _size(self, batch: list[Record]) -> int:
@@ -162,8 +186,9 @@ class EdgeStore:
         return 4 * (vectors + sum(len(record.document.text) for record in batch))
 
     def _retrieve(self, ids: Sequence[str], with_payload: bool | list[str], with_vectors: bool) -> list[Any]:
-        points = [_point_id(id) for id in dict.fromkeys(ids)]
-        return list(self._shard().retrieve(points, with_payload, with_vectors)) if points else []
+        points, shard = [_point_id(id) for id in dict.fromkeys(ids)], self._shard()
+        with engine_errors(self._folder.path):
+            return list(shard.retrieve(points, with_payload, with_vectors)) if points else []
 
 
 def _point_id(id: str) -> uuid.UUID:

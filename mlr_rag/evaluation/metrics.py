@@ -80,8 +80,9 @@ def search_all(retriever: Retriever, queries: Mapping[str, str], k: int = DEPTH)
     bar = progress.start("Searching", len(queries), None)
     remaining = iter(queries.items())
     while part := list(islice(remaining, _AT_ONCE)):
-        for (id, _), hits in zip(part, retriever.search_many([text for _, text in part], k), strict=True):
-            run[id] = {hit.document.id: hit.score for hit in hits}
+        for (id, _), hits in zip(part, retriever.search_many([text for _, text in part], k + 1), strict=True):
+            others = [hit for hit in hits if hit.document.id != id]  # as BEIR: a query does not find itself
+            run[id] = {hit.document.id: hit.score for hit in others[:k]}
         bar.update(len(part))
     bar.close()
     return run

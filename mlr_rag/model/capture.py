@@ -80,7 +80,7 @@ class _Keep:
 
 
 def find_layers(backbone: Any) -> tuple[nn.Module, nn.ModuleList]:
-    """The module that owns the list of layers, and the list: the only ModuleList as long as the model is deep."""
+    """The module that owns the list of layers, and the list: the outermost ModuleList as long as the model is deep."""
     depth = backbone.config.get_text_config().num_hidden_layers
     found = [
         (owner, child)
@@ -88,6 +88,9 @@ def find_layers(backbone: Any) -> tuple[nn.Module, nn.ModuleList]:
         for child in owner.children()
         if isinstance(child, nn.ModuleList) and len(child) == depth
     ]
+    # A layer may itself hold lists of that length (the two parts of a T5 block, experts).
+    inner = {id(module) for _, blocks in found for block in blocks for module in block.modules()}
+    found = [(owner, blocks) for owner, blocks in found if id(blocks) not in inner]
     if len(found) != 1:
         raise UnsupportedModelError(
             f"cannot tell the layers of {type(backbone).__name__}",

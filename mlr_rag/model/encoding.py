@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import nn
 
 from mlr_rag import progress
 from mlr_rag.documents import check_characters
+from mlr_rag.encoders import Batch
 from mlr_rag.errors import InvalidInputError
 from mlr_rag.model.batches import pad_features, token_batches
 
@@ -22,15 +22,6 @@ BATCH_TOKENS = 3072  # on CPUs 2,048 to 4,096 are alike; twice that falls out of
 _TOKENIZER_LOCK = threading.Lock()  # a fast tokenizer keeps its padding and truncation in shared state
 _UNPADDED = {"text": {"padding": False}, "common": {"return_tensors": None}}
 _FEATURES = ("input_ids", "attention_mask", "token_type_ids", "modality", "prompt_length")
-
-
-@dataclass(frozen=True)
-class EncodedBatch:
-    """Some texts of a window: their indices, their unit vectors `(b, D)` or `(b, m, D)`, and how many were cut."""
-
-    indices: list[int]
-    vectors: npt.NDArray[np.float32]
-    cut: int
 
 
 def check_texts(inputs: Any) -> list[str]:
@@ -60,8 +51,10 @@ def stream(
     prompt: str | None,
     batch_size: int | None = None,
     return_layers: bool = False,
-) -> Iterator[EncodedBatch]:
+) -> Iterator[Batch]:
     """Encode one window of texts, yielding each batch as it is done, longest texts first."""
+    if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
+        raise InvalidInputError("batch_size is not a number of texts", found=batch_size, expected="1 or more, or None")
     model.eval()
     with _TOKENIZER_LOCK:
         tokens = model.preprocess(list(texts), prompt=prompt, task=task, processing_kwargs=_UNPADDED)
@@ -70,7 +63,7 @@ def stream(
     features = {key: value for key, value in tokens.items() if key in _FEATURES}
     for rows in token_batches(lengths, BATCH_TOKENS, batch_size):
         batch = pad_features(features, rows, model.tokenizer)
-        yield EncodedBatch(rows, _run(model, batch, task, return_layers), sum(cut[row] for row in rows))
+        yield Batch(rows, _run(model, batch, task, return_layers), sum(cut[row] for row in rows))
 
 
 def encode(

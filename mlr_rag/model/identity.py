@@ -9,7 +9,10 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules.module import Module
 from torch import Tensor, nn
+
+from mlr_rag.encoders import prompt_of
 
 # Keys of a transformers config that do not change what a model computes in evaluation.
 _HARMLESS = {
@@ -20,6 +23,9 @@ _HARMLESS = {
 }  # fmt: skip
 
 
+_TOLD_ELSEWHERE = {"max_seq_length", "model_kwargs", "processor_kwargs", "config_kwargs"}
+
+
 def identity(model: SentenceTransformer) -> dict[str, Any]:
     """The parts of a model's identity, each a value to show or a sha256: equal parts mean equal vectors."""
     key = _version_key(model)
@@ -27,8 +33,9 @@ def identity(model: SentenceTransformer) -> dict[str, Any]:
         "weights": _hash(_weights(model)),
         "architecture": _hash_json(_architecture(model)),
         "tokenizer": _hash_json(_tokenizer(model.tokenizer)),
-        "modules": _hash_json([[type(module).__name__, _config(module)] for module in list(model)[1:]]),
-        "prompts": {task: model.prompts.get(task) or "" for task in ("query", "document")},
+        "modules": _hash_json([[name, *_description(module)] for name, module in model.named_modules()]),
+        "settings": _hash_json([[type(module).__name__, _config(module)] for module in model]),
+        "prompts": {task: prompt_of(model, task) for task in ("query", "document")},
         "max_length": model.max_seq_length,
         "dimension": model.get_embedding_dimension(),
         "precision": str(model.dtype).removeprefix("torch."),
@@ -54,22 +61,28 @@ def fingerprint(model: SentenceTransformer) -> str:
 def _version_key(model: SentenceTransformer) -> tuple[Any, ...]:
     """Changes with every weight or setting that changes, in well under a millisecond where hashing takes a hundred.
 
-    Writing through `.data` does not count up a tensor's version, so one value of each tensor is looked at too.
+    Writing through `.data` does not count up a tensor's version, so some values of each tensor are looked at too.
     """
     tensors = [tensor for tensor in [*model.parameters(), *model.buffers()] if tensor.numel()]
     weights = [(id(tensor), tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version) for tensor in tensors]
     values: list[float] = []
     for device in sorted({tensor.device for tensor in tensors}, key=str):
         here = (tensor.detach() for tensor in tensors if tensor.device == device and tensor.is_contiguous())
-        values += torch.stack([tensor.view(-1)[tensor.numel() // 2].float() for tensor in here]).tolist()
+        values += torch.cat([tensor.view(-1)[:: tensor.numel() // 8 + 1].float() for tensor in here]).tolist()
     settings = (repr(model.prompts), model.max_seq_length, model.truncate_dim, model.dtype, id(model.tokenizer))
-    modules = [repr(_config(module)) for module in list(model)[1:]]
+    modules = [repr(_config(module)) for module in model]
     return *weights, *values, *settings, *modules
 
 
 def _weights(model: nn.Module) -> Iterator[bytes]:
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted({**dict(model.named_buffers()), **model.state_dict()}.items()):
         yield from _value_bytes(name, value)
+
+
+def _description(module: nn.Module) -> tuple[str, str]:
+    """A module's class and what its repr says of it (sizes, eps, activation), less what is idle in evaluation."""
+    idle = isinstance(module, (nn.modules.dropout._DropoutNd, nn.ModuleList))
+    return type(module).__name__, "" if idle or isinstance(module, Module) else module.extra_repr()
 
 
 def _value_bytes(name: str, value: Any) -> Iterator[bytes]:
@@ -88,7 +101,8 @@ def _value_bytes(name: str, value: Any) -> Iterator[bytes]:
 
 
 def _architecture(model: Any) -> dict[str, Any]:
-    return _computing(model[0].config.to_dict())
+    config: Any = getattr(model[0], "config", None)
+    return _computing(config.to_dict()) if hasattr(config, "to_dict") else {}
 
 
 def _computing(config: dict[str, Any]) -> dict[str, Any]:
@@ -102,12 +116,14 @@ def _computing(config: dict[str, Any]) -> dict[str, Any]:
 
 def _config(module: nn.Module) -> dict[str, Any]:
     read: Callable[[], dict[str, Any]] | None = getattr(module, "get_config_dict", None)
-    return {} if read is None else read()
+    return {} if read is None else {key: value for key, value in read().items() if key not in _TOLD_ELSEWHERE}
 
 
 def _tokenizer(tokenizer: Any) -> Any:
     """How text becomes tokens; padding and truncation settings are per call and left out."""
-    common = [tokenizer.truncation_side, tokenizer.pad_token_id]
+    if not hasattr(tokenizer, "is_fast"):
+        return [type(tokenizer).__name__]
+    common = [tokenizer.truncation_side, tokenizer.padding_side, tokenizer.pad_token_id]
     if not tokenizer.is_fast:
         return [*common, type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())]
     state = json.loads(tokenizer.backend_tokenizer.to_str())

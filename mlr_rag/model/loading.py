@@ -10,7 +10,14 @@ from sentence_transformers.base.modules.transformer import Transformer
 from sentence_transformers.sentence_transformer import modules as stock
 from torch import nn
 
-from mlr_rag.errors import ModelNotFoundError, UnsafeModelError, UnsupportedModelError
+from mlr_rag.errors import (
+    InvalidInputError,
+    MlrRagError,
+    ModelError,
+    ModelNotFoundError,
+    UnsafeModelError,
+    UnsupportedModelError,
+)
 from mlr_rag.model.pooling import MultiLayerPooling
 
 _STOCK: dict[str, Any] = {
@@ -22,6 +29,14 @@ _STOCK: dict[str, Any] = {
     "Dropout": stock.Dropout,
 }
 _POOLING = f"{MultiLayerPooling.__module__}.{MultiLayerPooling.__qualname__}"
+_TOKENIZERS = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
 _LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 
@@ -33,6 +48,20 @@ def load_modules(folder: Path) -> list[nn.Module]:
         UnsupportedModelError: it has modules that are not on the allow-list.
         ModelNotFoundError: it is no model folder.
     """
+    try:
+        return _load_modules(folder)
+    except MlrRagError:
+        raise
+    except Exception as problem:  # many libraries read a model's files, each with errors of its own
+        raise ModelError(
+            f"the model in {folder} cannot be loaded",
+            found=f"{type(problem).__name__} {problem!s:.200}",
+            expected="a whole sentence-transformers folder",
+            remedy="Fetch or save it again.",
+        ) from problem
+
+
+def _load_modules(folder: Path) -> list[nn.Module]:
     listed = read_json(folder / "modules.json")
     parts = (
         [(entry["type"], entry["path"]) for entry in listed] if listed else [("sentence_transformers.Transformer", "")]
@@ -40,11 +69,12 @@ def load_modules(folder: Path) -> list[nn.Module]:
     for _, inside in parts:
         _check_safe(folder / inside)
     home = folder / parts[0][1]
-    if not (home / "config.json").exists() or not any(home.glob("*.safetensors")):
+    whole = all(any(home.glob(pattern)) for pattern in ("config.json", "model*.safetensors"))
+    if not whole or not any((home / name).exists() for name in _TOKENIZERS):
         raise ModelNotFoundError(
             f"no model in {folder}",
             found=sorted(item.name for item in folder.iterdir())[:12],
-            expected="config.json and model.safetensors",
+            expected=f"config.json, model.safetensors and one of {', '.join(_TOKENIZERS)}",
             remedy="Of a model with pickled weights only, save a copy with SentenceTransformer(...).save(folder).",
         )
     loaded = [
@@ -55,6 +85,12 @@ def load_modules(folder: Path) -> list[nn.Module]:
     return loaded
 
 
+def check_folder(path: str | Path) -> None:
+    """Refuse to save a model where a file is."""
+    if Path(path).is_file():
+        raise InvalidInputError(f"{path} is a file", expected="a folder, or nothing yet", remedy="Choose another path.")
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file, or None where there is no file."""
     return json.loads(path.read_text("utf-8")) if path.exists() else None
@@ -62,7 +98,10 @@ def read_json(path: Path) -> Any:
 
 def is_mlr_folder(folder: Path) -> bool:
     """Whether the folder was written by `MLRModel.save`."""
-    return any(entry["type"] == _POOLING for entry in read_json(folder / "modules.json") or [])
+    try:
+        return any(entry["type"] == _POOLING for entry in read_json(folder / "modules.json") or [])
+    except (ValueError, TypeError, KeyError):
+        return False  # loading it says what is wrong
 
 
 def _kwargs(name: str) -> dict[str, Any]:
@@ -95,7 +134,7 @@ def _check_safe(folder: Path) -> None:
             remedy="Remote code is never run.",
         )
     pickles = [file.name for file in folder.glob("*.bin")] if folder.is_dir() else []
-    if pickles and not list(folder.glob("*.safetensors")):
+    if pickles and not list(folder.glob("model*.safetensors")):
         raise UnsafeModelError(
             f"the weights in {folder} are pickled, and a pickle can run code",
             found=", ".join(pickles),

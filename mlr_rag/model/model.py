@@ -15,12 +15,13 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 from torch import nn
 
+from mlr_rag.encoders import Batch, prompt_of
 from mlr_rag.errors import InvalidInputError, UnsafeModelError, UnsupportedModelError
 from mlr_rag.model import encoding
 from mlr_rag.model.capture import check_capture, find_layers
 from mlr_rag.model.encoding import check_texts
 from mlr_rag.model.identity import fingerprint, identity
-from mlr_rag.model.loading import is_mlr_folder, load_modules, read_json
+from mlr_rag.model.loading import check_folder, is_mlr_folder, load_modules, read_json
 from mlr_rag.model.names import resolve
 from mlr_rag.model.pooling import MultiLayerPooling, PoolingMode, Start, resolve_layers
 
@@ -63,6 +64,8 @@ class MLRModel(SentenceTransformer):
             UnsupportedModelError: the base's layers or modules cannot be used.
             InvalidInputError: no such layer or option.
         """
+        if isinstance(base, MLRModel):
+            raise InvalidInputError("the base is a multi-layer model already", found=base.name, expected="its base")
         if isinstance(base, SentenceTransformer):
             name, modules, settings = _name_of(base), list(base), _settings_of(base)
         else:
@@ -75,10 +78,15 @@ class MLRModel(SentenceTransformer):
             modules, settings = load_modules(folder), _read_settings(folder)
         transformer, token_pool, tail = _split(modules, name)
         _, blocks = find_layers(transformer.model)
+        chosen = resolve_layers(layers, len(blocks))
+        if pooling == "multi_vector" and len(chosen) < 2:
+            raise InvalidInputError(
+                "one vector a layer needs layers", found=chosen, expected="two or more", remedy='Use pooling="last".'
+            )
         layer_pool = MultiLayerPooling(
             dimension=transformer.get_embedding_dimension(),
             num_layers=len(blocks),
-            layers=resolve_layers(layers, len(blocks)),
+            layers=chosen,
             pooling=pooling,
             token_pooling=token_pooling or str(token_pool.pooling_mode),
             include_prompt=token_pool.include_prompt,
@@ -138,6 +146,7 @@ class MLRModel(SentenceTransformer):
         """
         if not safe_serialization:
             raise UnsafeModelError("weights are never pickled", found="safe_serialization=False", expected="True")
+        check_folder(path)
         super().save(str(path), model_name, create_model_card, train_datasets)
         config = Path(path) / "config_sentence_transformers.json"
         content = json.loads(config.read_text("utf-8"))
@@ -153,6 +162,7 @@ class MLRModel(SentenceTransformer):
         """Write stock modules that plain `SentenceTransformer` loads, without mlr_rag (see portable.py)."""
         from mlr_rag.model.portable import export_portable
 
+        check_folder(path)
         export_portable(self, path)
 
     @property
@@ -241,7 +251,7 @@ class MLRModel(SentenceTransformer):
         Raises:
             InvalidInputError: something is not a text.
         """
-        kwargs.pop("normalize_embeddings", None)  # they are
+        kwargs.pop("normalize_embeddings", None)  # they always are
         single, texts = isinstance(inputs, str), check_texts(inputs)
         stock = {
             key: value for key, value in kwargs.items() if value not in (None, False, "float32", "sentence_embedding")
@@ -251,7 +261,8 @@ class MLRModel(SentenceTransformer):
                 raise InvalidInputError("return_cut and return_layers go with no other options", found=sorted(stock))
             return super().encode(
                 inputs if single else texts, prompt_name, prompt, batch_size or 32, show_progress_bar,
-                convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor, task=task, **kwargs,
+                convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor, task=task,
+                normalize_embeddings=self.vectors_per_document == 1, **kwargs,
             )  # fmt: skip
         prompt = self._resolve_prompt(prompt, prompt_name)
         vectors, cut = encoding.encode(
@@ -267,7 +278,7 @@ class MLRModel(SentenceTransformer):
 
     def encode_layers(self, texts: Sequence[str], **kwargs: Any) -> npt.NDArray[np.float32]:
         """Unit vectors of every layer in the layer set, ascending, the last layer last: `(n, m, D)` float32."""
-        prompt = kwargs.pop("prompt", None) or self.prompts.get("document")
+        prompt = kwargs.pop("prompt", None) or prompt_of(self, "document") or None
         vectors: npt.NDArray[np.float32] = self.encode(
             texts, prompt=prompt, task="document", return_layers=True, **kwargs
         )
@@ -280,13 +291,14 @@ class MLRModel(SentenceTransformer):
         prompt: str | None = None,
         batch_size: int | None = None,
         return_layers: bool = False,
-    ) -> Iterator[encoding.EncodedBatch]:
+    ) -> Iterator[Batch]:
         """Encode one window of texts, yielding each batch as it is done, longest texts first.
 
-        Holds the tokens of all the texts: pass `encoding.WINDOW` of them or fewer at a time. The prompt is used as
-        given.
+        Holds the tokens of all the texts: pass `encoding.WINDOW` of them or fewer at a time. Without a prompt, the
+        model's own for the task is used.
         """
-        yield from encoding.stream(self, texts, task, prompt, batch_size, return_layers)
+        prompt = prompt_of(self, task) if prompt is None else prompt
+        yield from encoding.stream(self, texts, task, prompt or None, batch_size, return_layers)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
         """Scores `(q, n)` of queries `(q, D)` with documents `(n, D)`, or with the best layer of `(n, m, D)`."""

@@ -8,7 +8,7 @@ import logging
 import os
 from pathlib import Path
 
-from mlr_rag.errors import ModelNotFoundError, UnsafeModelError
+from mlr_rag.errors import InvalidInputError, ModelNotFoundError, UnsafeModelError
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,10 @@ def resolve(name: str | Path) -> Path:
         ModelNotFoundError: lists what was tried.
         UnsafeModelError: an installed weight package is not what it should be.
     """
+    if not isinstance(name, (str, Path)) or not str(name):
+        raise InvalidInputError(
+            "not the name of a model", found=f"{type(name).__name__} {name!r:.80}", expected="str or Path"
+        )
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder.resolve()
@@ -45,7 +49,7 @@ def resolve(name: str | Path) -> Path:
 
     try:
         cached = Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES, local_files_only=True))
-        if any(cached.rglob("*.safetensors")):
+        if (cached / "config.json").exists() and any(cached.glob("model*.safetensors")):
             return cached
         tried.append("hub cache: without weights")
     except (LocalEntryNotFoundError, HFValidationError, OSError):

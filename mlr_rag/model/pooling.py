@@ -7,6 +7,8 @@ layer L. The name and place of the class are part of the format of saved models.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 import torch
@@ -185,12 +187,11 @@ def resolve_layers(layers: Any, num_layers: int) -> tuple[int, ...]:
     Raises:
         InvalidInputError: no such layer.
     """
-    chosen = [layers] if isinstance(layers, int) and not isinstance(layers, bool) else list(layers)
     resolved = {num_layers}
-    for layer in chosen:
-        if isinstance(layer, bool) or not isinstance(layer, int) or not 1 <= abs(layer) <= num_layers:
+    for layer in layers if isinstance(layers, Iterable) else [layers]:
+        if isinstance(layer, bool) or not isinstance(layer, Integral) or not 1 <= abs(int(layer)) <= num_layers:
             raise InvalidInputError(
                 "no such layer", found=layer, expected=f"1 to {num_layers}, or -{num_layers} to -1 from the end"
             )
-        resolved.add(layer if layer > 0 else num_layers + 1 + layer)
+        resolved.add(int(layer) if int(layer) > 0 else num_layers + 1 + int(layer))
     return tuple(sorted(resolved))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
-from sentence_transformers.sentence_transformer.modules import Pooling, WeightedLayerPooling
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, WeightedLayerPooling
 from torch import nn
 
 from mlr_rag.errors import UnsupportedModelError
@@ -68,6 +68,20 @@ def _check_expressible(model: Any, weights: torch.Tensor) -> None:
             "stock modules do not apply the final norm to inner layers, as this architecture needs",
             found=type(model[0].model).__name__,
             remedy='Keep the folder that save() writes, or export with pooling="last".',
+        )
+    if model[1].token_pooling == "max":  # noqa: S105  (no password)
+        raise UnsupportedModelError(
+            "stock modules mix layers before they pool tokens, and a maximum of a mix is not a mix of maxima",
+            found='token_pooling="max"',
+            remedy="Keep the folder that save() writes.",
+        )
+    tail = [type(module).__name__ for module in list(model)[2:] if not isinstance(module, Normalize)]
+    if tail and abs(float(weights.sum()) - 1) > 1e-6:
+        raise UnsupportedModelError(
+            "stock modules divide by the sum of the layer weights, which the modules after them would see",
+            found=f"sum {float(weights.sum()):.4g} before {', '.join(tail)}",
+            expected="sum 1",
+            remedy="Keep the folder that save() writes.",
         )
     if float(weights.sum()) < 1e-3:
         raise UnsupportedModelError(

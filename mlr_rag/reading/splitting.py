@@ -7,6 +7,7 @@ from typing import Any
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 from tokenizers import Tokenizer
 
+from mlr_rag.encoders import prompt_of
 from mlr_rag.errors import InvalidInputError
 
 _UNBOUNDED = 512  # the length for a model that has none
@@ -36,7 +37,7 @@ class Splitter:
             )
         pieces = _copy(tokenizer)
         length = model.max_seq_length or _UNBOUNDED
-        prompt = (getattr(model, "prompts", None) or {}).get("document") or ""
+        prompt = prompt_of(model, "document")
         taken = tokenizer.num_special_tokens_to_add() + len(pieces.encode(prompt, add_special_tokens=False))
         self.size = length - taken
         if self.size < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import tempfile
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from mlr_rag import Document
 from mlr_rag.errors import InvalidFilterError
-from mlr_rag.filters import Bool, Cmp, matches, parse
+from mlr_rag.filters import Bool, Cmp, constant, matches, parse
 from mlr_rag.stores import Record, VectorStore
 from tests.conformance.stores import STORES
 
@@ -123,6 +124,37 @@ def test_parsed_form() -> None:
     )
     assert parse(None) is None
     assert parse({}) is None
+
+
+class Language(str, enum.Enum):
+    ENGLISH = "en"
+
+
+@pytest.mark.parametrize("name", sorted(STORES))
+@pytest.mark.parametrize("value", [Language.ENGLISH, np.str_("en")])
+def test_strings_of_another_class_are_strings(name: str, value: str, tmp_path: Path) -> None:
+    store = STORES[name](tmp_path)(4)
+    store.upsert([Record(Document("text", "x", {"language": "en"}), ROW)])
+    for filter in ({"language": value}, {"language": {"$in": [value]}}):
+        assert store.count(parse(filter)) == 1
+    store.close()
+
+
+ALWAYS = [{}, {"$or": [{}]}, {"$and": [{}, {}]}, {"$not": {"$or": []}}, {"x": {"$nin": []}}, {"$or": [{"a": 1}, {}]}]
+NEVER = [{"$or": []}, {"x": {"$in": []}}, {"$not": {}}, {"$and": [{"a": 1}, {"$or": []}]}]
+
+
+def test_constant_filters() -> None:
+    assert [constant(parse(filter)) for filter in ALWAYS] == [True] * len(ALWAYS)
+    assert [constant(parse(filter)) for filter in NEVER] == [False] * len(NEVER)
+    assert constant(parse({"a": 1, "$or": [{"b": 1}]})) is None
+
+
+@given(filter=FILTERS, metadata=METADATA)
+def test_a_constant_filter_is_constant(filter: Any, metadata: dict[str, Any]) -> None:
+    condition = parse(filter)
+    if constant(condition) is not None:
+        assert matches(condition, metadata) is constant(condition)
 
 
 BAD = [

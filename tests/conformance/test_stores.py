@@ -150,6 +150,21 @@ def test_ties_are_sorted_by_id(store: VectorStore, unit: Unit) -> None:
     assert [match.record.document.id for match in store.query(row, 4)] == ["a", "b", "c", "d"]
 
 
+def test_ties_beyond_k_are_left_out_by_id(store: VectorStore, unit: Unit) -> None:
+    near, far = unit(2)
+    store.upsert([Record(Document("same", f"{i:03}"), near) for i in reversed(range(50))])
+    store.upsert([Record(Document("other", "x"), far)])
+    assert [match.record.document.id for match in store.query(near, 3)] == ["000", "001", "002"]
+
+
+def test_what_is_done_to_a_result_is_not_done_to_the_store(store: VectorStore, unit: Unit) -> None:
+    store.upsert([Record(Document("a", "x", {"tags": ["b"]}), unit(1)[0])])
+    store.get(["x"])[0].document.metadata["tags"].append("c")
+    store.query(unit(1)[0], 1, with_vectors=True)[0].record.vector[:] = 0
+    assert store.get(["x"])[0].document.metadata == {"tags": ["b"]}
+    assert store.query(unit(1)[0], 1)[0].score == pytest.approx(1)
+
+
 def test_more_than_there_are(store: VectorStore, unit: Unit) -> None:
     store.upsert(records(unit, 3))
     assert len(store.query(unit(1)[0], 1000)) == 3

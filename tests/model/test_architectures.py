@@ -21,6 +21,15 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return build(request.param, tmp_path_factory.mktemp("models") / request.param)
 
 
+def test_t5_with_as_many_layers_as_a_block_has_parts(tmp_path: Path) -> None:
+    """Its blocks hold lists of two modules, which are not its layers."""
+    base = build("t5", tmp_path, num_layers=2)
+    model = MLRModel.from_pretrained(base)
+    assert model.layers == (1, 2)
+    expected = SentenceTransformer(str(base), device="cpu").encode(TEXTS)
+    np.testing.assert_allclose(model.encode_document(TEXTS), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("pooling", SINGLE)
 def test_fresh_model_is_its_base(folder: Path, pooling: str) -> None:
     base = SentenceTransformer(str(folder), device="cpu")

@@ -19,6 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense
 
 from mlr_rag import InvalidInputError, MLRModel
 from mlr_rag.errors import ModelNotFoundError, UnsafeModelError, UnsupportedModelError
@@ -81,6 +82,25 @@ def test_multi_vector(tiny_model_dir: Path) -> None:
     np.testing.assert_allclose(documents, model.encode_layers(TEXTS), atol=1e-6)
     expected = np.einsum("qd,nmd->qnm", queries, documents).max(-1)
     np.testing.assert_allclose(model.similarity(queries, documents), expected, atol=1e-6)
+
+
+def test_one_vector_a_layer_needs_layers(tiny_model_dir: Path) -> None:
+    with pytest.raises(InvalidInputError, match="two or more"):
+        MLRModel.from_pretrained(tiny_model_dir, layers=-1, pooling="multi_vector")
+
+
+def test_shortened_vectors_are_units_too(trained: MLRModel) -> None:
+    vectors = trained.encode_document(TEXTS, truncate_dim=16)
+    assert vectors.shape == (40, 16)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    whole = trained.encode_document(TEXTS)[:, :16]
+    np.testing.assert_allclose(vectors, whole / np.linalg.norm(whole, axis=1, keepdims=True), atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, "a", 1.5, True])
+def test_impossible_batch_sizes(tiny_model: MLRModel, batch_size: Any) -> None:
+    with pytest.raises(InvalidInputError, match="batch_size"):
+        tiny_model.encode_document(TEXTS, batch_size=batch_size)
 
 
 def test_batching_does_not_change_vectors(trained: MLRModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,6 +264,15 @@ def test_portable_export_says_why_not(tiny_model_dir: Path, tmp_path: Path) -> N
     normed = MLRModel.from_pretrained(build("qwen", tmp_path / "qwen"), start="paper")
     with pytest.raises(UnsupportedModelError, match="final norm"):
         normed.export_portable(tmp_path / "portable")
+    with_dense = MLRModel.from_pretrained(tiny_model_dir)
+    with_dense = MLRModel._build([*list(with_dense)[:2], Dense(32, 32), with_dense[2]], "dense", {})
+    widest = MLRModel.from_pretrained(tiny_model_dir, token_pooling="max", start="paper")
+    for model, why in ((with_dense, "before Dense"), (widest, "maximum of a mix")):
+        if model is with_dense:
+            with torch.no_grad():
+                model[1].layer_weights.copy_(torch.tensor([0.5, 0.9]))
+        with pytest.raises(UnsupportedModelError, match=why):
+            model.export_portable(tmp_path / "portable")
     assert not (tmp_path / "portable").exists()
 
 
@@ -301,13 +330,21 @@ def test_texts_of_every_kind_have_vectors(tiny_model: MLRModel) -> None:
 
 @pytest.mark.parametrize(
     ("layers", "expected"),
-    [((-2, -1), (5, 6)), ((6, 1), (1, 6)), ((2,), (2, 6)), (-3, (4, 6)), ((), (6,)), ((1, 1, -6), (1, 6))],
+    [
+        ((-2, -1), (5, 6)),
+        ((6, 1), (1, 6)),
+        ((2,), (2, 6)),
+        (-3, (4, 6)),
+        ((), (6,)),
+        ((1, 1, -6), (1, 6)),
+        (np.int64(2), (2, 6)),
+    ],
 )
 def test_layer_sets(layers: Any, expected: tuple[int, ...]) -> None:
     assert resolve_layers(layers, 6) == expected
 
 
-@pytest.mark.parametrize("layers", [(0,), (7,), (-7,), (1.0,), ("last",), (True,)])
+@pytest.mark.parametrize("layers", [(0,), (7,), (-7,), (1.0,), ("last",), (True,), None, 1.5])
 def test_impossible_layer_sets(layers: Any) -> None:
     with pytest.raises(InvalidInputError, match="no such layer"):
         resolve_layers(layers, 6)
