@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,7 @@ from mlr_rag import __version__
 from mlr_rag.errors import InvalidFilterError, InvalidInputError, MlrRagError
 
 if TYPE_CHECKING:
-    from mlr_rag.documents import Hit
+    from mlr_rag.documents import Document, Hit
     from mlr_rag.ingest import Report
     from mlr_rag.reading import Notes
 
@@ -96,7 +97,7 @@ def index(
         for path in paths:
             notes = Notes()
             documents = read(path, kb.model, exclude=_folder(into), notes=notes)
-            report = kb.sync(documents, within={"root": root_of(path)})
+            report = kb.sync(documents, within={"root": root_of(path)}, keep=_damaged_in(notes))
             typer.echo(f"{path}: {_told(report, notes)}")
         typer.echo(f"{into}: {_count(kb.count(), 'passage')}, {kb.info().model}")
 
@@ -203,6 +204,10 @@ def demo(
 
     _quiet()
     run(into, typer.echo)
+
+
+def _damaged_in(notes: Notes) -> Callable[[Document], bool]:
+    return lambda document: notes.is_damaged(document.metadata.get("path"))
 
 
 def _open(place: str, model: str | None) -> Any:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -146,6 +146,7 @@ class Retriever:
         documents: Iterable[str | Document],
         *,
         within: Mapping[str, Any] | None = None,
+        keep: Callable[[Document], bool] | None = None,
         show_progress: bool | None = None,
     ) -> Report:
         """`add`, then delete the documents that did not come: afterwards the collection is what was passed.
@@ -153,6 +154,7 @@ class Retriever:
         Args:
             documents: All of them. If reading them fails nothing is deleted.
             within: A filter: only documents that match it are deleted, such as one folder's.
+            keep: Asked of each document that did not come: True keeps it, such as what a file held that cannot be read.
             show_progress: As for `add`.
 
         Raises:
@@ -172,7 +174,7 @@ class Retriever:
             record.document.id
             for batch in self._store.scan(condition, batch=2048)
             for record in batch
-            if record.document.id not in run.seen
+            if record.document.id not in run.seen and not (keep and keep(record.document))
         ]
         deleted = self._store.delete(ids=gone) if gone else 0
         return replace(report, deleted=deleted, seconds=time.perf_counter() - started)

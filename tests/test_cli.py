@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from openpyxl import Workbook
 from typer.testing import CliRunner, Result
 
 from mlr_rag import MLRModel, Retriever, __version__
@@ -77,6 +78,28 @@ def test_indexing_again_brings_the_collection_up_to_date(tmp_path: Path, tiny_mo
     assert f"{other}: 1 file read; added 1, updated 0, skipped 0, deleted 0" in done.stdout
     assert f"{notes}: 2 files read; added 0, updated 0, skipped 2, deleted 0" in done.stdout
     assert f"{kb}: 3 passages" in done.stdout
+
+
+def test_a_file_that_got_damaged_keeps_its_passages(tmp_path: Path, tiny_model_dir: Path) -> None:
+    notes, kb = make_notes(tmp_path / "notes"), tmp_path / "kb"
+    page = notes / "bridge.html"
+    page.write_text("<p>the stone bridge</p>")
+    assert "added 4" in call("index", notes, "--into", kb, "--model", tiny_model_dir).stdout
+    page.rename(notes / "bridge.xlsx")
+    assert "deleted 1 passages" in call("index", notes, "--into", kb).stdout, "another name is another file"
+    sheet = Workbook()
+    sheet.active["A1"] = "the stone bridge"
+    sheet.save(notes / "bridge.xlsx")
+    assert "added 1" in call("index", notes, "--into", kb).stdout
+    (notes / "bridge.xlsx").write_bytes(b"half a download")
+    damaged = call("index", notes, "--into", kb).stdout
+    assert "deleted 0 passages" in damaged
+    assert "1 file left out, damaged or encrypted: bridge.xlsx" in damaged
+    assert "bridge.xlsx" in call("search", kb, "stone bridge", "-k", "9").stdout
+
+
+def test_indexing_into_memory_is_refused(tmp_path: Path) -> None:
+    assert "would be gone" in call("index", make_notes(tmp_path / "notes"), "--into", "memory:").stderr
 
 
 def test_a_collection_inside_its_folder_is_not_indexed(tmp_path: Path, tiny_model_dir: Path) -> None:

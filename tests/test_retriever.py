@@ -85,6 +85,13 @@ def test_sync_within_a_filter(kb: Retriever) -> None:
     assert kb.count({"root": "b"}) == 5
 
 
+def test_sync_keeps_what_it_is_asked_to_keep(kb: Retriever) -> None:
+    kb.add(documents(10))
+    report = kb.sync(documents(2), keep=lambda document: document.metadata["n"] == 7)
+    assert report.deleted == 7
+    assert kb.get("id 7")
+
+
 def test_sync_of_a_source_that_fails_deletes_nothing(kb: Retriever) -> None:
     kb.add(documents(10))
 

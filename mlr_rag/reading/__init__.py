@@ -12,7 +12,7 @@ from typing import Any
 
 from mlr_rag.documents import Document, Metadata, check_text
 from mlr_rag.errors import InvalidDocumentError
-from mlr_rag.reading.files import Notes, Source, find_sources, printable
+from mlr_rag.reading.files import DAMAGED, Notes, Source, find_sources, printable
 from mlr_rag.reading.formats import DamagedFileError, Section, check_extra, sections
 from mlr_rag.reading.splitting import Splitter
 
@@ -59,7 +59,7 @@ def _documents(root: str, single: bool, sources: list[Source], splitter: Splitte
                     empty = False
                     yield document
         except DamagedFileError:
-            notes.skip(source.name, "damaged or encrypted")
+            notes.skip(source.name, DAMAGED)
             continue
         if empty:
             notes.skip(source.name, "without text")

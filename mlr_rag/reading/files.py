@@ -16,6 +16,8 @@ TABLES = {".csv", ".tsv"}
 CONVERTED = {".html", ".htm", ".pdf", ".docx", ".pptx", ".xlsx"}  # by markitdown, the `ingest` extra
 KNOWN = TEXT | MARKDOWN | LINES | TABLES | CONVERTED
 
+DAMAGED = "damaged or encrypted"
+
 _BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
@@ -51,6 +53,10 @@ class Notes:
     files: int = 0
     skipped: dict[str, list[str]] = field(default_factory=dict)
     repaired: list[str] = field(default_factory=list)
+
+    def is_damaged(self, path: object) -> bool:
+        """Whether the file of that name could not be made sense of: what was indexed of it should be kept."""
+        return path in self.skipped.get(DAMAGED, [])
 
     def skip(self, name: str, reason: str) -> None:
         """A file is left out."""
