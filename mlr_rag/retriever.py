@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,24 +13,23 @@ from typing import Any
 
 import numpy as np
 
+from mlr_rag.admission import admit, recorded_model
 from mlr_rag.documents import Document, Hit, check_id, check_text
 from mlr_rag.encoders import Encoder, name_of, open_encoder, vectors_per_document
 from mlr_rag.errors import (
     InvalidDocumentError,
     InvalidInputError,
     InvalidQueryError,
-    ModelMismatchError,
     StoreNotFoundError,
 )
 from mlr_rag.filters import Filter, constant, is_number, parse
 from mlr_rag.ingest import Ingestion, Report, as_documents
-from mlr_rag.passport import TOLERANCE, Passport, read_passport
+from mlr_rag.passport import TOLERANCE
 from mlr_rag.stores import VectorStore, check_one_of, open_store
 
 logger = logging.getLogger(__name__)
 
 _MANY = 10_000  # hits: above it k is compared with the count, as an engine sets room aside for so many
-_ADMITTING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class Retriever:
     def __init__(self, model: Any, store: VectorStore, *, tolerance: float = TOLERANCE) -> None:
         self._encoder: Encoder = open_encoder(model)
         self._store = store
-        self._passport, self._note = _admit(self._encoder, store, tolerance)
+        self._passport, self._note = admit(self._encoder, store, tolerance)
         self._fingerprint = self._encoder.fingerprint
         if self._note:
             logger.warning("%s: %s", store.url, self._note)
@@ -100,7 +98,7 @@ class Retriever:
         except StoreNotFoundError:
             store = None
         try:
-            encoder = open_encoder(*((model,) if model is not None else _recorded_model(store)))
+            encoder = open_encoder(*((model,) if model is not None else recorded_model(store)))
             if store is None:
                 several = vectors_per_document(encoder)
                 store = open_store(str(url), dimension=encoder.dimension, vectors_per_document=several)
@@ -346,52 +344,6 @@ class Retriever:
         self._fingerprint = self._encoder.fingerprint
         if self._note:
             logger.warning("%s: %s", self._store.url, self._note)
-
-
-def _admit(encoder: Encoder, store: VectorStore, tolerance: float) -> tuple[Passport, str]:
-    with _ADMITTING:  # else two threads could give one new collection two passports
-        return _admit_alone(encoder, store, tolerance)
-
-
-def _admit_alone(encoder: Encoder, store: VectorStore, tolerance: float) -> tuple[Passport, str]:
-    if not is_number(tolerance) or not -1 <= tolerance <= 1:
-        raise InvalidInputError("tolerance is not a cosine", found=tolerance, expected="a number in [-1, 1]")
-    info = store.info
-    if info is not None:
-        passport = read_passport(info, store.url)
-        return passport, passport.admit(encoder, store.url)
-    shape, expected = (
-        (thing.dimension, several)
-        for thing, several in ((encoder, vectors_per_document(encoder)), (store, store.vectors_per_document))
-    )
-    if shape != expected:
-        raise ModelMismatchError(
-            f"{name_of(encoder)} gives vectors of another shape than {store.url} holds",
-            found=f"{shape[0]} dimensions, {shape[1]} vector(s) a document",
-            expected=f"{expected[0]} dimensions, {expected[1]} vector(s) a document",
-            remedy="Make the store with the model's dimension and vectors_per_document.",
-        )
-    if store.count():
-        raise ModelMismatchError(
-            f"{store.url} holds vectors, but no passport that says which model made them",
-            found="no passport",
-            expected="a collection made by mlr_rag",
-            remedy="Index the documents again into a new collection.",
-        )
-    passport = Passport.issue(encoder, tolerance)
-    store.write_info({"passport": passport.model_dump()})
-    return passport, ""
-
-
-def _recorded_model(store: VectorStore | None) -> tuple[str, dict[str, Any]]:
-    """The name and recipe in a collection's passport, or the default model."""
-    from mlr_rag.model.names import DEFAULT_MODEL
-
-    info = None if store is None else store.info
-    if store is None or info is None:
-        return DEFAULT_MODEL, {}
-    passport = read_passport(info, store.url)
-    return passport.model, passport.recipe
 
 
 def _ids(ids: Any) -> list[str]:

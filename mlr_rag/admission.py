@@ -1,0 +1,66 @@
+"""Letting a model use a store: the passport is compared, or issued where there is none yet."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from mlr_rag.encoders import Encoder, name_of, vectors_per_document
+from mlr_rag.errors import InvalidInputError, ModelMismatchError
+from mlr_rag.filters import is_number
+from mlr_rag.passport import Passport, read_passport
+from mlr_rag.stores import VectorStore
+
+_ADMITTING = threading.Lock()
+
+
+def admit(encoder: Encoder, store: VectorStore, tolerance: float) -> tuple[Passport, str]:
+    """The store's passport, and a note where the model is not quite the one in it.
+
+    Raises:
+        ModelMismatchError: the store's vectors are not this model's.
+        StoreCorruptError: the passport cannot be read.
+    """
+    with _ADMITTING:  # else two threads could give one new collection two passports
+        return _admit_alone(encoder, store, tolerance)
+
+
+def _admit_alone(encoder: Encoder, store: VectorStore, tolerance: float) -> tuple[Passport, str]:
+    if not is_number(tolerance) or not -1 <= tolerance <= 1:
+        raise InvalidInputError("tolerance is not a cosine", found=tolerance, expected="a number in [-1, 1]")
+    info = store.info
+    if info is not None:
+        passport = read_passport(info, store.url)
+        return passport, passport.admit(encoder, store.url)
+    shape, expected = (
+        (thing.dimension, several)
+        for thing, several in ((encoder, vectors_per_document(encoder)), (store, store.vectors_per_document))
+    )
+    if shape != expected:
+        raise ModelMismatchError(
+            f"{name_of(encoder)} gives vectors of another shape than {store.url} holds",
+            found=f"{shape[0]} dimensions, {shape[1]} vector(s) a document",
+            expected=f"{expected[0]} dimensions, {expected[1]} vector(s) a document",
+            remedy="Make the store with the model's dimension and vectors_per_document.",
+        )
+    if store.count():
+        raise ModelMismatchError(
+            f"{store.url} holds vectors, but no passport that says which model made them",
+            found="no passport",
+            expected="a collection made by mlr_rag",
+            remedy="Index the documents again into a new collection.",
+        )
+    passport = Passport.issue(encoder, tolerance)
+    store.write_info({"passport": passport.model_dump()})
+    return passport, ""
+
+
+def recorded_model(store: VectorStore | None) -> tuple[str, dict[str, Any]]:
+    """The name and recipe in a collection's passport, or the default model."""
+    from mlr_rag.model.names import DEFAULT_MODEL
+
+    info = None if store is None else store.info
+    if store is None or info is None:
+        return DEFAULT_MODEL, {}
+    passport = read_passport(info, store.url)
+    return passport.model, passport.recipe
