@@ -32,10 +32,8 @@ def _admit_alone(encoder: Encoder, store: VectorStore, tolerance: float) -> tupl
     if info is not None:
         passport = read_passport(info, store.url)
         return passport, passport.admit(encoder, store.url)
-    shape, expected = (
-        (thing.dimension, several)
-        for thing, several in ((encoder, vectors_per_document(encoder)), (store, store.vectors_per_document))
-    )
+    shape = encoder.dimension, vectors_per_document(encoder)
+    expected = store.dimension, store.vectors_per_document
     if shape != expected:
         raise ModelMismatchError(
             f"{name_of(encoder)} gives vectors of another shape than {store.url} holds",

@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from mlr_rag import __version__
+from mlr_rag.documents import beginning
 from mlr_rag.errors import InvalidFilterError, InvalidInputError, MlrRagError
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def index(
     Reads text, Markdown, JSON Lines and CSV, and with the `ingest` extra HTML, PDF, docx, pptx and xlsx.
     """
     from mlr_rag.reading import Notes, read, root_of
+    from mlr_rag.stores import split_url
 
     for path in paths:
         if not path.exists():
@@ -96,7 +98,7 @@ def index(
     with _open(into, model) as kb:
         for path in paths:
             notes = Notes()
-            documents = read(path, kb.model, exclude=_folder(into), notes=notes)
+            documents = read(path, kb.model, exclude=split_url(into)[1], notes=notes)
             report = kb.sync(documents, within={"root": root_of(path)}, keep=_damaged_in(notes))
             typer.echo(f"{path}: {_told(report, notes)}")
         typer.echo(f"{into}: {_count(kb.count(), 'passage')}, {kb.info().model}")
@@ -115,15 +117,17 @@ def search(
     as_json: _AsJson = False,
 ) -> None:
     """Print the passages that are nearest to a question, best first, with their scores."""
+    from mlr_rag.stores import open_store
+
     condition = _parsed(filter)
-    _check_exists(kb)
-    with _open(kb, model) as opened:
+    # First without a model, which would make one where there is none; the second handle shares what the first opened.
+    with contextlib.closing(open_store(kb)), _open(kb, model) as opened:
         hits = opened.search(question, k, filter=condition, min_score=min_score)
     if as_json:
         typer.echo(json.dumps([_as_dict(rank, hit) for rank, hit in enumerate(hits, 1)], indent=2))
         return
     for rank, hit in enumerate(hits, 1):
-        typer.echo(f"{rank}  {hit.score:.3f}  {_origin(hit)}\n   {_beginning(hit.document.text)}")
+        typer.echo(f"{rank}  {hit.score:.3f}  {_origin(hit)}\n   {beginning(hit.document.text, _SHOWN)}")
     if not hits:
         typer.echo("nothing found", err=True)
 
@@ -131,14 +135,14 @@ def search(
 @app.command()
 def info(kb: _Place, as_json: _AsJson = False) -> None:
     """Print what a knowledge base is and which model made it; the model is not loaded."""
-    from mlr_rag.passport import Passport
+    from mlr_rag.passport import read_passport
     from mlr_rag.stores import open_store
 
     with contextlib.closing(open_store(kb)) as store:
         description, count = store.info, store.count()
     if description is None:
         raise InvalidInputError(f"{kb} has no passport", found=f"{count:,} vectors", expected="a knowledge base")
-    passport = Passport.model_validate(description["passport"])
+    passport = read_passport(description, store.url)
     facts = {
         "url": store.url,
         "documents": count,
@@ -217,13 +221,6 @@ def _open(place: str, model: str | None) -> Any:
     return Retriever.open(place, model)
 
 
-def _check_exists(place: str) -> None:
-    """Refuse a place without a knowledge base: opening it with a model would make one."""
-    from mlr_rag.stores import open_store
-
-    open_store(place).close()
-
-
 def _quiet() -> None:
     """No progress bars for reading a model's weights."""
     from transformers.utils import logging as transformers_logging
@@ -254,12 +251,6 @@ def _parsed(filter: str | None) -> Any:
         ) from None
 
 
-def _folder(place: str) -> Path:
-    """The folder of a knowledge base, so that it is not indexed itself."""
-    scheme, colon, rest = place.partition(":")
-    return Path(rest if colon and len(scheme) > 1 and "/" not in scheme else place)
-
-
 def _told(report: Report, notes: Notes) -> str:
     lines = [
         f"{_count(notes.files, 'file')} read; added {report.added:,}, updated {report.updated:,}, "
@@ -288,11 +279,6 @@ def _origin(hit: Hit) -> str:
     metadata = hit.document.metadata
     path, title = metadata.get("path"), metadata.get("title")
     return " - ".join(str(part) for part in (path or hit.document.id, title) if part)
-
-
-def _beginning(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else line[:_SHOWN].rsplit(" ", 1)[0] + " ..."
 
 
 def _as_dict(rank: int, hit: Hit) -> dict[str, Any]:

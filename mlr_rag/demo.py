@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mlr_rag import stdlib_docs
-from mlr_rag.documents import Document, Hit
+from mlr_rag.documents import Document, Hit, beginning
 from mlr_rag.errors import ModelMismatchError
 from mlr_rag.ingest import Report
 from mlr_rag.model import MLRModel
@@ -81,5 +81,5 @@ def _command() -> str:
 
 
 def _line(hit: Hit) -> str:
-    name, _, doc = " ".join(hit.document.text.split()).partition(": ")
-    return f"{name:38} {doc if len(doc) <= _SHOWN else doc[:_SHOWN].rsplit(' ', 1)[0] + ' ...'}"
+    name, _, doc = hit.document.text.partition(": ")
+    return f"{name:38} {beginning(doc, _SHOWN)}"

@@ -72,6 +72,12 @@ class Hit:
     score: float
 
 
+def beginning(text: str, length: int) -> str:
+    """The first words of a text, on one line, to show."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[:length].rsplit(" ", 1)[0] + " ..."
+
+
 def check_text(text: Any, what: str, error: type[InvalidDocumentError] | Any = InvalidDocumentError) -> None:
     """Refuse what is not a storable, encodable text."""
     if not isinstance(text, str):

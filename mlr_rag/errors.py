@@ -25,6 +25,8 @@ from __future__ import annotations
 import reprlib
 from typing import Any
 
+RESTORE = "Restore the folder from a copy, or delete it and index again."  # what there is to do about damage
+
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
 

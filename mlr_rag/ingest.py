@@ -171,7 +171,7 @@ class Ingestion:
 
     def _encode(self, window: list[_Changed], writing: ThreadPoolExecutor) -> None:
         waiting: list[tuple[_Changed, Any]] = []
-        for batch in stream_documents(self._encoder, [changed.document.text for changed in window]) if window else ():
+        for batch in stream_documents(self._encoder, [changed.document.text for changed in window]):
             self.cut += batch.cut
             waiting += [(window[index], vector) for index, vector in zip(batch.indices, batch.vectors, strict=True)]
             if self._stop.is_set():

@@ -75,7 +75,9 @@ class MemoryStore:
 
     def hashes(self, ids: Sequence[str]) -> dict[str, str]:
         """See VectorStore."""
-        return {record.document.id: record.document.content_hash for record in self.get(ids)}
+        with self._lock:
+            self._check_open()
+            return {id: self._records[id].document.content_hash for id in ids if id in self._records}
 
     def delete(self, ids: Sequence[str] | None = None, filter: Filter | None = None) -> int:
         """See VectorStore."""

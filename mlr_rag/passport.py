@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from mlr_rag import encoders
 from mlr_rag.canaries import CANARIES, LONGEST
 from mlr_rag.encoders import Encoder
-from mlr_rag.errors import ModelMismatchError, StoreCorruptError
+from mlr_rag.errors import RESTORE, ModelMismatchError, StoreCorruptError
 
 TOLERANCE = 0.9999
 
@@ -160,7 +160,7 @@ def read_passport(info: Mapping[str, Any], where: str) -> Passport:
             f"the passport of {where} cannot be read",
             found=f"{type(problem).__name__} {problem!s:.120}",
             expected="what mlr_rag wrote",
-            remedy="Restore the folder from a copy, or delete it and index again.",
+            remedy=RESTORE,
         ) from problem
     return passport
 

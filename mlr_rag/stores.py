@@ -95,6 +95,14 @@ class StoreFactory(Protocol):
         """Open, or create where `dimension` is given, the collection at the part of the URL after `scheme:`."""
 
 
+def split_url(url: str) -> tuple[str, str]:
+    """Scheme and location: a plain path is a folder of the edge store."""
+    scheme, colon, location = url.partition(":")
+    if not colon or len(scheme) == 1 or "/" in scheme or "\\" in scheme:  # a path, or a Windows drive
+        return "edge", url
+    return scheme, location
+
+
 def open_store(url: str, *, dimension: int | None = None, vectors_per_document: int = 1) -> VectorStore:
     """The store that a URL names: `./kb` or `edge:./kb`, `memory:`.
 
@@ -103,9 +111,7 @@ def open_store(url: str, *, dimension: int | None = None, vectors_per_document: 
     Raises:
         InvalidInputError: no installed store has this scheme.
     """
-    scheme, colon, location = url.partition(":")
-    if not colon or len(scheme) == 1 or "/" in scheme or "\\" in scheme:  # a path, or a Windows drive
-        scheme, location = "edge", url
+    scheme, location = split_url(url)
     found = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
     if scheme not in found:
         raise InvalidInputError(

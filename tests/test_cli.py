@@ -202,6 +202,16 @@ def test_info_does_not_load_the_model(kb: Path, tiny_model: MLRModel) -> None:
     assert "layers=[2, 3], pooling=scalar_mix" in plain
 
 
+def test_info_of_a_damaged_passport_is_one_line(tmp_path: Path, tiny_model_dir: Path) -> None:
+    kb = tmp_path / "kb"
+    call("index", make_notes(tmp_path / "notes"), "--into", kb, "--model", tiny_model_dir)
+    description = json.loads((kb / "collection.json").read_text())
+    (kb / "collection.json").write_text(json.dumps(description | {"info": {}}))
+    shown = call("info", kb)
+    assert shown.exit_code == 1
+    assert shown.stderr.startswith("error: the passport of edge:")
+
+
 def test_another_model_is_refused(kb: Path, tmp_path: Path, tiny_model_dir: Path) -> None:
     MLRModel.from_pretrained(tiny_model_dir, pooling="mean", start="paper").save(tmp_path / "other")
     done = call("search", kb, "road", "--model", tmp_path / "other")

@@ -23,6 +23,7 @@ import qdrant_edge as qdrant
 from filelock import FileLock, Timeout
 
 from mlr_rag.errors import (
+    RESTORE,
     InvalidInputError,
     MlrRagError,
     ModelMismatchError,
@@ -100,7 +101,7 @@ class Folder:
                 self._close()
 
     def drop(self) -> None:
-        """Close for every handle and delete the folder."""
+        """Close for every handle and delete the collection; the folder stays, with the lock file in it."""
         with _OPENING:
             if self.shard is not None:
                 self._close(then=self._delete)
@@ -162,8 +163,7 @@ def _check_place(path: Path, must_exist: bool) -> None:
             f"{path} is not a collection, and not empty",
             found=", ".join(strangers[:5]),
             expected="collection.json, or an empty folder",
-            remedy="Choose another folder; nothing here was touched. If it was a collection: Restore the folder from a "
-            "copy, or delete it and index again.",
+            remedy="Choose another folder; nothing here was touched. If it was a collection: " + RESTORE,
         )
 
 
@@ -203,7 +203,7 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path}/collection.json cannot be used",
             found=f"{type(problem).__name__} {problem}",
             expected=f"a description in format {_FORMAT}",
-            remedy="Restore the folder from a copy, or delete it and index again.",
+            remedy=RESTORE,
         ) from problem
 
 
@@ -245,5 +245,5 @@ def engine_errors(path: Path) -> Iterator[None]:
         raise StoreCorruptError(
             f"the engine cannot read or write {path}",
             found=f"{problem!s:.200}",
-            remedy="Restore the folder from a copy, or delete it and index again.",
+            remedy=RESTORE,
         ) from problem

@@ -7,6 +7,7 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,8 @@ class EdgeStore:
             batch = list({record.document.id: record for record in records[start : start + _UPSERT]}.values())
             points = [_point(record) for record in batch]
             with self._lock:
-                shard = self._shard()
-                check_space(self._folder.path, self._size(batch))
-                with engine_errors(self._folder.path):
+                with self._engine() as shard:
+                    check_space(self._folder.path, self._size(batch))
                     shard.update(qdrant.UpdateOperation.upsert_points(points))
                     shard.flush()
 
@@ -95,7 +95,6 @@ class EdgeStore:
         """See VectorStore."""
         check_one_of(ids, filter)
         with self._lock:
-            shard = self._shard()
             if ids is not None:
                 points = [point.id for point in self._retrieve(ids, False, False)]
                 deleted, operation = len(points), qdrant.UpdateOperation.delete_points(points)
@@ -103,7 +102,7 @@ class EdgeStore:
                 deleted = self.count(filter)
                 operation = qdrant.UpdateOperation.delete_points_by_filter(translate(filter))
             if deleted:
-                with engine_errors(self._folder.path):
+                with self._engine() as shard:
                     shard.update(operation)
                     shard.flush()
             return deleted
@@ -122,8 +121,7 @@ class EdgeStore:
                 with_payload=["id", "text", "metadata"],
                 with_vector=with_vectors,
             )
-            shard = self._shard()
-            with engine_errors(self._folder.path):
+            with self._engine() as shard:
                 found = shard.query(request)
             # Which of equal scores the engine leaves out is its choice; the contract says by id, so all must be seen.
             if len(found) < limit or found[k - 1].score > found[-1].score:
@@ -132,9 +130,8 @@ class EdgeStore:
 
     def count(self, filter: Filter | None = None) -> int:
         """See VectorStore."""
-        request, shard = qdrant.CountRequest(filter=translate(filter), exact=True), self._shard()
-        with engine_errors(self._folder.path):
-            return int(shard.count(request))
+        with self._engine() as shard:
+            return int(shard.count(qdrant.CountRequest(filter=translate(filter), exact=True)))
 
     def scan(
         self, filter: Filter | None = None, batch: int = 256, with_vectors: bool = False
@@ -145,8 +142,7 @@ class EdgeStore:
             request = qdrant.ScrollRequest(
                 offset=offset, limit=batch, filter=condition, with_payload=True, with_vector=with_vectors
             )
-            shard = self._shard()
-            with engine_errors(self._folder.path):
+            with self._engine() as shard:
                 points, offset = shard.scroll(request)
                 records = [_record(point) for point in points]
             if records:
@@ -168,6 +164,13 @@ class EdgeStore:
                 self._closed = True
                 self._folder.release()
 
+    @contextmanager
+    def _engine(self) -> Iterator[Any]:
+        """The open shard, for one call; what it raises comes out as ours."""
+        shard = self._shard()
+        with engine_errors(self._folder.path):
+            yield shard
+
     def _shard(self) -> Any:
         shard = None if self._closed else self._folder.shard
         if shard is None:
@@ -186,8 +189,8 @@ class EdgeStore:
         return 4 * (vectors + sum(len(record.document.text) for record in batch))
 
     def _retrieve(self, ids: Sequence[str], with_payload: bool | list[str], with_vectors: bool) -> list[Any]:
-        points, shard = [_point_id(id) for id in dict.fromkeys(ids)], self._shard()
-        with engine_errors(self._folder.path):
+        points = [_point_id(id) for id in dict.fromkeys(ids)]
+        with self._engine() as shard:
             return list(shard.retrieve(points, with_payload, with_vectors)) if points else []
 
 

@@ -55,6 +55,8 @@ def stream(
     """Encode one window of texts, yielding each batch as it is done, longest texts first."""
     if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
         raise InvalidInputError("batch_size is not a number of texts", found=batch_size, expected="1 or more, or None")
+    if not texts:
+        return
     model.eval()
     with _TOKENIZER_LOCK:
         tokens = model.preprocess(list(texts), prompt=prompt, task=task, processing_kwargs=_UNPADDED)

@@ -51,6 +51,7 @@ def test_shapes_and_units(trained: MLRModel) -> None:
     np.testing.assert_allclose(np.linalg.norm(layers, axis=-1), 1, atol=1e-5)
     assert trained.encode_document("one text").shape == (32,)
     assert trained.encode_document([]).shape == (0, 32)
+    assert list(trained.stream([])) == []
     assert isinstance(trained.encode_query(TEXTS, convert_to_tensor=True), torch.Tensor)
     assert np.abs(trained.encode_document(TEXTS) - trained.encode_query(TEXTS)).max() > 0.01
 
