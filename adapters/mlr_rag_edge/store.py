@@ -76,11 +76,10 @@ class EdgeStore:
         for start in range(0, len(records), _UPSERT):
             batch = list({record.document.id: record for record in records[start : start + _UPSERT]}.values())
             points = [_point(record) for record in batch]
-            with self._lock:
-                with self._engine() as shard:
-                    check_space(self._folder.path, self._size(batch))
-                    shard.update(qdrant.UpdateOperation.upsert_points(points))
-                    shard.flush()
+            with self._lock, self._engine() as shard:
+                check_space(self._folder.path, self._size(batch))
+                shard.update(qdrant.UpdateOperation.upsert_points(points))
+                shard.flush()
 
     def get(self, ids: Sequence[str], with_vectors: bool = False) -> list[Record]:
         """See VectorStore."""
