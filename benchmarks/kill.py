@@ -8,36 +8,10 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks._common import Row, parser, report, say
-from benchmarks._kill import Run, check, documents, run
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What a kill and a second run left."""
-
-    killed: Run
-    faults_after_kill: list[str]
-    faults_after_rerun: list[str]
-    encoded_again: frozenset[str]
-
-
-def trial(folder: Path, count: int, version: int, pause: float, kill: tuple[str, float]) -> Trial:
-    """Kill the command, look at a copy of what it left, run it again to its end, and look again."""
-    expected, older = documents(count, version), documents(count) if version else []
-    logs = [folder.with_name(f"{folder.name}-{name}.log") for name in ("killed", "again")]
-    killed = run(folder, logs[0], count, version, pause, kill)
-    copy = folder.with_name(f"{folder.name}-copy")  # looking opens it, which could mend it before the second run
-    if folder.exists():  # else it was killed before it made the folder
-        shutil.copytree(folder, copy)
-    after_kill = check(copy, expected, older, killed.acknowledged)
-    shutil.rmtree(copy, ignore_errors=True)
-    again = run(folder, logs[1], count, version, pause)
-    after_rerun = check(folder, expected, [], frozenset(document.id for document in expected))
-    return Trial(killed, after_kill, after_rerun, killed.acknowledged & again.encoded)
+from mlr_rag.testing.kill import Trial, run, trial
 
 
 def main() -> None:

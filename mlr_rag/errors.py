@@ -16,7 +16,9 @@ MlrRagError
 │   ├── StoreLockedError
 │   ├── StoreCorruptError
 │   ├── StoreFullError
-│   └── StoreClosedError
+│   ├── StoreClosedError
+│   ├── StoreUnavailableError             a server that cannot be reached, or stopped answering
+│   └── StoreDeniedError                  a server that did not accept the credentials
 └── MissingExtraError (ImportError)       an optional dependency
 """
 
@@ -120,6 +122,14 @@ class StoreFullError(StoreError):
 
 class StoreClosedError(StoreError):
     """The retriever or store was closed."""
+
+
+class StoreUnavailableError(StoreError):
+    """A server cannot be reached or stopped answering; the call may be made again."""
+
+
+class StoreDeniedError(StoreError):
+    """A server did not accept the credentials."""
 
 
 class MissingExtraError(MlrRagError, ImportError):

@@ -19,22 +19,45 @@ from mlr_rag.stores import (
     Vector,
     check_one_of,
     check_query,
+    check_shape,
     check_vectors,
+    no_such_generation,
     sorted_matches,
     stacked,
 )
+
+
+class _Generation:
+    """What one generation holds; the handles on it share it."""
+
+    def __init__(self, dimension: int, vectors_per_document: int) -> None:
+        self.dimension, self.vectors_per_document = dimension, vectors_per_document
+        self.info: str | None = None
+        self.records: dict[str, Record] = {}
+        self.matrix: tuple[list[Record], Vector] | None = None
+        self.dropped = False
+
+
+class _Collection:
+    """The generations of one collection, and which is current."""
+
+    def __init__(self, first: _Generation) -> None:
+        self.lock = threading.RLock()
+        self.generations = {1: first}
+        self.current = 1
 
 
 class MemoryStore:
     """Exact search over numpy arrays, in this process only: the reference that other stores are tested against."""
 
     def __init__(self, dimension: int, vectors_per_document: int = 1) -> None:
-        self.url = "memory:"
-        self.dimension, self.vectors_per_document = dimension, vectors_per_document
-        self._info: str | None = None
-        self._records: dict[str, Record] = {}
-        self._matrix: tuple[list[Record], Vector] | None = None
-        self._lock = threading.RLock()
+        self._attach(_Collection(_Generation(dimension, vectors_per_document)), 1)
+
+    def _attach(self, collection: _Collection, generation: int) -> None:
+        self.url, self.generation = "memory:", generation
+        self._collection, self._lock = collection, collection.lock
+        self._data = collection.generations[generation]
+        self.dimension, self.vectors_per_document = self._data.dimension, self._data.vectors_per_document
         self._closed = False
 
     @classmethod
@@ -50,34 +73,34 @@ class MemoryStore:
     def info(self) -> Info | None:
         """See VectorStore."""
         self._check_open()
-        info: Info | None = None if self._info is None else json.loads(self._info)
+        info: Info | None = None if self._data.info is None else json.loads(self._data.info)
         return info
 
     def write_info(self, info: Info) -> None:
         """See VectorStore."""
         self._check_open()
-        self._info = json.dumps(info)
+        self._data.info = json.dumps(info)
 
     def upsert(self, records: Sequence[Record]) -> None:
         """See VectorStore."""
         check_vectors(records, self.dimension, self.vectors_per_document)
         with self._lock:
             self._check_open()
-            self._records.update({record.document.id: _trimmed(record, True) for record in records})
-            self._matrix = None
+            self._data.records.update({record.document.id: _trimmed(record, True) for record in records})
+            self._data.matrix = None
 
     def get(self, ids: Sequence[str], with_vectors: bool = False) -> list[Record]:
         """See VectorStore."""
         with self._lock:
             self._check_open()
-            found = [self._records[id] for id in ids if id in self._records]
+            found = [self._data.records[id] for id in ids if id in self._data.records]
         return [_trimmed(record, with_vectors) for record in found]
 
     def hashes(self, ids: Sequence[str]) -> dict[str, str]:
         """See VectorStore."""
         with self._lock:
             self._check_open()
-            return {id: self._records[id].document.content_hash for id in ids if id in self._records}
+            return {id: self._data.records[id].document.content_hash for id in ids if id in self._data.records}
 
     def delete(self, ids: Sequence[str] | None = None, filter: Filter | None = None) -> int:
         """See VectorStore."""
@@ -85,13 +108,13 @@ class MemoryStore:
         with self._lock:
             self._check_open()
             doomed = (
-                {id for id in ids if id in self._records}
+                {id for id in ids if id in self._data.records}
                 if ids is not None
                 else {r.document.id for r in self._select(filter)}
             )
             for id in doomed:
-                del self._records[id]
-            self._matrix = None
+                del self._data.records[id]
+            self._data.matrix = None
             return len(doomed)
 
     def query(self, vector: Vector, k: int, filter: Filter | None = None, with_vectors: bool = False) -> list[Match]:
@@ -99,11 +122,11 @@ class MemoryStore:
         check_query(vector, self.dimension)
         with self._lock:
             self._check_open()
-            if self._matrix is None:
-                rows = list(self._records.values())
+            if self._data.matrix is None:
+                rows = list(self._data.records.values())
                 shape = (len(rows), self.vectors_per_document, self.dimension)
-                self._matrix = rows, stacked(rows).reshape(shape) if rows else np.empty(shape, np.float32)
-            rows, matrix = self._matrix
+                self._data.matrix = rows, stacked(rows).reshape(shape) if rows else np.empty(shape, np.float32)
+            rows, matrix = self._data.matrix
         scores = (matrix @ vector).max(axis=1, initial=-1.0)
         kept = [i for i, record in enumerate(rows) if matches(filter, record.document.metadata)]
         best = sorted(kept, key=lambda i: (-scores[i], rows[i].document.id))[:k]
@@ -125,21 +148,61 @@ class MemoryStore:
         for start in range(0, len(rows), batch):
             yield [_trimmed(record, with_vectors) for record in rows[start : start + batch]]
 
-    def drop(self) -> None:
+    def generations(self) -> list[int]:
         """See VectorStore."""
         self._check_open()
-        self.close()
+        return sorted(self._collection.generations)
+
+    def current(self) -> int:
+        """See VectorStore."""
+        self._check_open()
+        return self._collection.current
+
+    def beside(self, generation: int, dimension: int | None = None, vectors_per_document: int = 1) -> MemoryStore:
+        """See VectorStore."""
+        with self._lock:
+            self._check_open()
+            found = self._collection.generations.get(generation)
+            if found is None and dimension is None:
+                raise no_such_generation(self, generation)
+            if found is None:
+                found = _Generation(dimension or 0, vectors_per_document)
+                self._collection.generations[generation] = found
+            check_shape(
+                f"generation {generation} of {self.url}",
+                (found.dimension, found.vectors_per_document),
+                (dimension, vectors_per_document),
+            )
+            handle = object.__new__(MemoryStore)
+            handle._attach(self._collection, generation)
+            return handle
+
+    def switch(self, generation: int) -> None:
+        """See VectorStore."""
+        with self._lock:
+            if generation not in self.generations():
+                raise no_such_generation(self, generation)
+            self._collection.current = generation
+
+    def drop(self) -> None:
+        """See VectorStore."""
+        with self._lock:
+            self._check_open()
+            generations = self._collection.generations
+            doomed = list(generations) if self.generation == self._collection.current else [self.generation]
+            for generation in doomed:
+                generations.pop(generation).dropped = True
+            self._closed = True
 
     def close(self) -> None:
         """See VectorStore."""
-        with self._lock:
-            self._closed, self._records, self._matrix = True, {}, None
+        self._closed = True
 
     def _select(self, filter: Filter | None) -> list[Record]:
-        return [record for record in self._records.values() if matches(filter, record.document.metadata)]
+        return [record for record in self._data.records.values() if matches(filter, record.document.metadata)]
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self._closed or self._data.dropped:
             raise StoreClosedError("this store was closed", found=self.url, remedy="Open it again.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlr_rag.documents import Document
-from mlr_rag.errors import InvalidInputError
+from mlr_rag.errors import InvalidInputError, ModelMismatchError, StoreNotFoundError
 from mlr_rag.filters import Filter
 
 Vector: TypeAlias = npt.NDArray[np.float32]
@@ -38,15 +39,26 @@ class Match:
 
 @runtime_checkable
 class VectorStore(Protocol):
-    """What a retriever needs of a store. Every store passes the same conformance suite.
+    """What a retriever needs of a store. Every store passes the same conformance suite, `mlr_rag.testing`.
 
     Vectors are unit vectors and a score is their dot product; with several vectors a document, the largest one.
     All methods may be called from any thread. All raise `StoreClosedError` after `close`.
+
+    A collection may have several generations side by side, numbered from 1, each with its own shape, description and
+    records; one of them is current, and is what the URL opens. A store object is a handle on one generation, and
+    stays with it whatever becomes current: so a search never meets vectors of another model.
+
+    Attributes:
+        url: What opens the collection again; the same for all its generations. Holds no credentials.
+        dimension: Length of the vectors.
+        vectors_per_document: How many each document has.
+        generation: The one that this object reads and writes.
     """
 
     url: str
     dimension: int
     vectors_per_document: int
+    generation: int
 
     @property
     def info(self) -> Info | None:
@@ -81,8 +93,29 @@ class VectorStore(Protocol):
     ) -> Iterator[list[Record]]:
         """Every record once, in batches, in no promised order."""
 
+    def generations(self) -> list[int]:
+        """Which generations of the collection there are, ascending."""
+
+    def current(self) -> int:
+        """The generation that the URL opens, asked of the store at every call, as another process may switch it."""
+
+    def beside(self, generation: int, dimension: int | None = None, vectors_per_document: int = 1) -> VectorStore:
+        """A handle of its own on another generation of the same collection, made where `dimension` is given.
+
+        Raises:
+            StoreNotFoundError: it is not there, and no dimension was given.
+            ModelMismatchError: it is there in another shape than was given.
+        """
+
+    def switch(self, generation: int) -> None:
+        """Make another generation the current one: durably, and at once for everyone.
+
+        Raises:
+            StoreNotFoundError: there is no such generation; nothing was changed.
+        """
+
     def drop(self) -> None:
-        """Delete the collection and everything in it, and close."""
+        """Delete this generation and close; the current one takes the whole collection with it."""
 
     def close(self) -> None:
         """Release files and locks; calling it again does nothing."""
@@ -143,6 +176,31 @@ def check_vectors(records: Sequence[Record], dimension: int, vectors_per_documen
             )
 
 
+def check_shape(where: str, found: tuple[int, int], wanted: tuple[int | None, int]) -> None:
+    """Refuse to open what holds vectors of another shape: (dimension, vectors per document); a dimension of None fits.
+
+    Raises:
+        ModelMismatchError: names both.
+    """
+    if wanted[0] is not None and found != wanted:
+        raise ModelMismatchError(
+            f"{where} holds vectors of another shape than the model gives",
+            found=f"{found[0]} dimensions, {found[1]} vector(s) a document",
+            expected=f"{wanted[0]} dimensions, {wanted[1]} vector(s) a document",
+            remedy="Open it with the model that it was made with, or index into another collection.",
+        )
+
+
+def no_such_generation(store: VectorStore, generation: int) -> StoreNotFoundError:
+    """What to raise for a generation that is not there."""
+    return StoreNotFoundError(
+        f"{store.url} has no generation {generation}",
+        found=", ".join(map(str, store.generations())),
+        expected="one of these",
+        remedy="It was dropped, by prune(), or never made.",
+    )
+
+
 def stacked(records: Sequence[Record]) -> Vector:
     """The vectors of some records as one array."""
     return np.stack([np.asarray(record.vector, np.float32) for record in records])
@@ -153,6 +211,16 @@ def check_query(vector: Vector, dimension: int) -> None:
     if vector.shape != (dimension,) or not np.isfinite(vector).all():
         found = f"{vector.shape}{'' if np.isfinite(vector).all() else ' with NaN or infinity'}"
         raise InvalidInputError("not a query vector", found=found, expected=f"({dimension},), finite")
+
+
+def check_name(name: str) -> None:
+    """Refuse a collection's name that not every server can take, so that any collection can be copied to any store."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,238}[A-Za-z0-9]", name) or ".." in name or "--" in name:
+        raise InvalidInputError(
+            "not a name for a collection",
+            found=name,
+            expected="3 to 240 letters, digits, '.', '_' and '-', a letter or digit first and last, no '..' or '--'",
+        )
 
 
 def check_one_of(ids: Sequence[str] | None, filter: Filter | None) -> None:

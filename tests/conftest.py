@@ -8,25 +8,23 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from mlr_rag import MLRModel
-from tests.fakes import HashEncoder
+from mlr_rag.testing import HashEncoder
 from tests.tiny import build
 
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here may reach for the network."""
+    """Nothing here may reach beyond this machine."""
     connect = socket.socket.connect
 
     def local_only(self: socket.socket, address: Any) -> None:
-        assert self.family == socket.AF_UNIX, f"a connection to {address}"
+        assert self.family == socket.AF_UNIX or address[0] in ("127.0.0.1", "::1"), f"a connection to {address}"
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", local_only)
@@ -48,16 +46,3 @@ def tiny_model(tiny_model_dir: Path) -> MLRModel:
 def encoder() -> HashEncoder:
     """An encoder that needs no model: unit vectors from the text's hash."""
     return HashEncoder()
-
-
-@pytest.fixture
-def unit() -> Callable[..., np.ndarray]:
-    """Random unit rows around a few centres."""
-
-    def make(n: int, dimension: int = 8, seed: int = 0) -> np.ndarray:
-        rng = np.random.default_rng(seed)
-        centres = rng.normal(size=(5, dimension))
-        rows = centres[rng.integers(0, 5, n)] + 0.3 * rng.normal(size=(n, dimension))
-        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-    return make

@@ -38,8 +38,8 @@ from mlr_rag.errors import (
     StoreNotFoundError,
 )
 from mlr_rag.stores import open_store
+from mlr_rag.testing import HashEncoder
 from mlr_rag_edge import folder as edge_folder
-from tests.fakes import HashEncoder
 
 URLS = ("memory", "edge")
 

@@ -22,7 +22,7 @@ from mlr_rag import MLRModel, ModelMismatchError, Retriever
 from mlr_rag.canaries import CANARIES
 from mlr_rag.memory import MemoryStore
 from mlr_rag.passport import TOLERANCE, Passport
-from tests.fakes import HashEncoder
+from mlr_rag.testing import HashEncoder, unit_rows
 from tests.tiny import WORDS, build
 
 TEXTS = ["paris is the capital of france", "water boils", "the old bridge", "how to read a file " * 20]
@@ -464,12 +464,12 @@ def test_embeddings_without_a_fingerprint_rest_on_the_canaries() -> None:
         Retriever(Embeddings("2"), store)
 
 
-def test_vectors_without_a_passport_are_refused(unit: Callable[..., np.ndarray]) -> None:
+def test_vectors_without_a_passport_are_refused() -> None:
     from mlr_rag import Document
     from mlr_rag.stores import Record
 
     store = MemoryStore(16)
-    store.upsert([Record(Document("text"), unit(1, 16)[0])])
+    store.upsert([Record(Document("text"), unit_rows(1, 16)[0])])
     with pytest.raises(ModelMismatchError, match="no passport"):
         Retriever(HashEncoder(), store)
 

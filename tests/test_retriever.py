@@ -23,7 +23,7 @@ from mlr_rag import ingest as ingest_module
 from mlr_rag.errors import DuplicateIdError, InvalidDocumentError, ModelMismatchError, StoreClosedError
 from mlr_rag.memory import MemoryStore
 from mlr_rag.stores import Record
-from tests.fakes import HashEncoder
+from mlr_rag.testing import HashEncoder
 from tests.tiny import tokenizer
 
 

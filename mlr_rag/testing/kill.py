@@ -1,6 +1,6 @@
 """An ingest that can be killed: the process, its log, and what must hold afterwards.
 
-    python -m benchmarks._kill FOLDER LOG COUNT VERSION PAUSE
+    python -m mlr_rag.testing.kill URL LOG COUNT VERSION PAUSE
 
 The log gets a line for each step, on disk before the process goes on: `open`, `ingest`, `encode` with the ids of a
 batch before it is encoded, `ack` with the ids of a batch after `upsert` has returned, `done`.
@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._common import ROOT
-from mlr_rag import Document, Retriever
-from mlr_rag_edge import EdgeStore
-from tests.fakes import HashEncoder
+from mlr_rag.documents import Document
+from mlr_rag.errors import StoreNotFoundError
+from mlr_rag.retriever import Retriever
+from mlr_rag.stores import open_store
+from mlr_rag.testing.encoder import HashEncoder
 
 DIMENSION = 32
 _PATIENCE = 120.0
@@ -66,10 +67,10 @@ class LoggingEncoder(HashEncoder):
         return super().encode_document(inputs)
 
 
-def ingest(folder: Path, log: Log, count: int, version: int, pause: float) -> None:
+def ingest(url: str, log: Log, count: int, version: int, pause: float) -> None:
     """The command that is killed, and run again."""
     log.write("open")
-    store = EdgeStore(folder, DIMENSION)
+    store = open_store(url, dimension=DIMENSION)
     upsert = store.upsert
 
     def acknowledged(records: Any) -> None:
@@ -93,10 +94,9 @@ class Run:
     seconds: float
 
 
-def run(folder: Path, log: Path, count: int, version: int = 0, pause: float = 0.02, kill: Any = None) -> Run:
+def run(url: str, log: Path, count: int, version: int = 0, pause: float = 0.02, kill: Any = None) -> Run:
     """Run the command in a process of its own; `kill=(step, seconds)` kills it so long after a step."""
-    words = [str(folder), str(log), str(count), str(version), str(pause)]
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks._kill", *words], cwd=ROOT)
+    process = start(url, log, count, version, pause)
     try:
         wait_for(log, "ingest" if kill is None else kill[0], process)
         started = time.perf_counter()
@@ -114,6 +114,12 @@ def run(folder: Path, log: Path, count: int, version: int = 0, pause: float = 0.
     return Run("done" not in [step for step, _ in steps], named["encode"], named["ack"], seconds)
 
 
+def start(url: str, log: Path, count: int, version: int = 0, pause: float = 0.02) -> subprocess.Popen[Any]:
+    """The command, running in a process of its own."""
+    words = [url, str(log), str(count), str(version), str(pause)]
+    return subprocess.Popen([sys.executable, "-W", "ignore", "-m", "mlr_rag.testing.kill", *words])
+
+
 def wait_for(log: Path, step: str, process: subprocess.Popen[Any]) -> None:
     """Until the process has logged a step."""
     until = time.monotonic() + _PATIENCE
@@ -129,22 +135,24 @@ def read_log(log: Path) -> list[tuple[str, list[str]]]:
     return [(step, ids) for step, ids in map(json.loads, lines)]
 
 
-def check(folder: Path, expected: list[Document], older: list[Document], must_have: frozenset[str]) -> list[str]:
+def check(url: str, expected: list[Document], older: list[Document], must_have: frozenset[str]) -> list[str]:
     """What is wrong with a collection: each record must be one of these documents whole, with its own vector.
 
     Args:
-        folder: The collection; opening it also shows that the killed process left no lock.
+        url: The collection; opening it also shows that the killed process left no lock.
         expected: What the command writes.
         older: The version before: each of these ids must be there, in this version or the expected one.
         must_have: Ids of `expected` that must be there.
     """
-    if not (folder / "collection.json").exists():
+    try:
+        opened = open_store(url)
+    except StoreNotFoundError:
         return [f"missing: {id}" for id in sorted(must_have)]
     encoder = HashEncoder(DIMENSION)
     whole = {(document.id, document.content_hash): document for document in [*older, *expected]}
     newest = {document.id: document for document in expected}
     faults: list[str] = []
-    with closing(EdgeStore(folder)) as store:
+    with closing(opened) as store:
         records = [record for batch in store.scan(with_vectors=True) for record in batch]
         found = {record.document.id: record.document for record in records}
         if not len(found) == len(records) == store.count():
@@ -165,6 +173,27 @@ def check(folder: Path, expected: list[Document], older: list[Document], must_ha
     return faults + [f"missing: {id}" for id in sorted(must_have) if found.get(id) != newest[id]]
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What a kill and a second run left."""
+
+    killed: Run
+    faults_after_kill: list[str]
+    faults_after_rerun: list[str]
+    encoded_again: frozenset[str]
+
+
+def trial(url: str, logs: Path, count: int, version: int, pause: float, kill: tuple[str, float]) -> Trial:
+    """Kill the command, look at what it left, run it again to its end, and look again; `logs` is a folder."""
+    expected, older = documents(count, version), documents(count) if version else []
+    logs.mkdir(parents=True, exist_ok=True)
+    killed = run(url, logs / "killed.log", count, version, pause, kill)
+    after_kill = check(url, expected, older, killed.acknowledged)
+    again = run(url, logs / "again.log", count, version, pause)
+    after_rerun = check(url, expected, [], frozenset(document.id for document in expected))
+    return Trial(killed, after_kill, after_rerun, killed.acknowledged & again.encoded)
+
+
 if __name__ == "__main__":
     place, journal, count, version, pause = sys.argv[1:]
-    ingest(Path(place), Log(Path(journal)), int(count), int(version), float(pause))
+    ingest(place, Log(Path(journal)), int(count), int(version), float(pause))

@@ -29,4 +29,5 @@ class HashEncoder:
     def _vector(self, text: str) -> np.ndarray:
         seed = int.from_bytes(hashlib.sha256((self.version + text).encode()).digest()[:8], "big")
         row = np.random.default_rng(seed).normal(size=self.dimension)
-        return (row / np.linalg.norm(row)).astype(np.float32)
+        unit: np.ndarray = (row / np.linalg.norm(row)).astype(np.float32)
+        return unit
