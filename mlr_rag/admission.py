@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Any
 
@@ -11,7 +12,44 @@ from mlr_rag.filters import is_number
 from mlr_rag.passport import Passport, read_passport
 from mlr_rag.stores import VectorStore
 
+logger = logging.getLogger(__name__)
+
 _ADMITTING = threading.Lock()
+
+
+class Pair:
+    """A model, and a store whose passport has admitted it.
+
+    Args:
+        encoder: The model.
+        store: One generation of a collection.
+        tolerance: The canary cosine for the passport of a new collection.
+
+    Attributes:
+        passport: The store's.
+        note: What was said of a model that is not quite the one in the passport; "" otherwise.
+
+    Raises:
+        ModelMismatchError: the store's vectors are not this model's.
+    """
+
+    def __init__(self, encoder: Encoder, store: VectorStore, tolerance: float) -> None:
+        self.encoder, self.store = encoder, store
+        self.passport, self.note = admit(encoder, store, tolerance)
+        self._fingerprint = encoder.fingerprint
+        self._warn()
+
+    def check_model(self) -> None:
+        """Refuse to go on with a model whose weights or settings have changed since the last check."""
+        if self.encoder.fingerprint == self._fingerprint:
+            return
+        self.note = self.passport.admit(self.encoder, self.store.url)
+        self._fingerprint = self.encoder.fingerprint
+        self._warn()
+
+    def _warn(self) -> None:
+        if self.note:
+            logger.warning("%s: %s", self.store.url, self.note)
 
 
 def admit(encoder: Encoder, store: VectorStore, tolerance: float) -> tuple[Passport, str]:

@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mlr_rag import progress
+from mlr_rag.admission import Pair
 from mlr_rag.documents import Document
-from mlr_rag.encoders import Encoder, stream_documents
+from mlr_rag.encoders import stream_documents
 from mlr_rag.errors import DuplicateIdError, InvalidDocumentError
-from mlr_rag.stores import Record, VectorStore
+from mlr_rag.gate import Gate
+from mlr_rag.stores import Record, Vector, check_current
 
 WINDOW = 2048
 _CHARACTERS = 2_000_000  # of a window: long documents come in smaller ones
@@ -117,21 +120,29 @@ class _Seen:
 class Ingestion:
     """One run of documents into a store.
 
+    Args:
+        place: The pair of model and store to write to, asked again before each write: a migration may change it.
+        gate: What a migration shuts while it changes it; None for a migration's own writes.
+        show_progress: As for `Retriever.add`.
+        task: What the progress bar says.
+
     Attributes:
         seen: The ids that came.
     """
 
-    def __init__(self, encoder: Encoder, store: VectorStore, show_progress: bool | None = None) -> None:
+    def __init__(
+        self, place: Callable[[], Pair], gate: Gate | None, show_progress: bool | None = None, task: str = "Indexing"
+    ) -> None:
         self.seen = _Seen()
         self.added = self.updated = self.skipped = self.cut = 0
-        self._encoder, self._store, self._show = encoder, store, show_progress
+        self._place, self._gate, self._show, self._task = place, gate, show_progress, task
         self._stop = threading.Event()
         self._writes: deque[Future[None]] = deque()
 
     def run(self, documents: Iterable[Document]) -> None:
         """Add every document. Whatever goes wrong, what came before it is stored, and is skipped the next time."""
         total = len(documents) if isinstance(documents, Sequence) else None
-        self._bar = progress.start("Indexing", total, self._show)
+        self._bar = progress.start(self._task, total, self._show)
         with ThreadPoolExecutor(1, "mlr-write") as writing, ThreadPoolExecutor(1, "mlr-encode") as encoding:
             pending: Future[None] | None = None
             try:
@@ -159,7 +170,7 @@ class Ingestion:
     def _changed(self, window: list[Document]) -> list[_Changed]:
         """What must be encoded, each with whether it was there before."""
         fresh = self.seen.check(window)
-        stored = self._store.hashes([document.id for document in fresh])
+        stored = self._place().store.hashes([document.id for document in fresh])
         changed = [
             _Changed(document, document.id in stored)
             for document in fresh
@@ -171,29 +182,41 @@ class Ingestion:
 
     def _encode(self, window: list[_Changed], writing: ThreadPoolExecutor) -> None:
         waiting: list[tuple[_Changed, Any]] = []
-        for batch in stream_documents(self._encoder, [changed.document.text for changed in window]):
+        pair = self._place()
+        for batch in stream_documents(pair.encoder, [changed.document.text for changed in window]):
             self.cut += batch.cut
             waiting += [(window[index], vector) for index, vector in zip(batch.indices, batch.vectors, strict=True)]
             if self._stop.is_set():
                 break
             if len(waiting) >= _WRITE:
-                self._submit(waiting, writing)
+                self._submit(pair, waiting, writing)
                 waiting = []
         if waiting:
-            self._submit(waiting, writing)
+            self._submit(pair, waiting, writing)
 
-    def _submit(self, batch: list[tuple[_Changed, Any]], writing: ThreadPoolExecutor) -> None:
+    def _submit(self, pair: Pair, batch: list[tuple[_Changed, Any]], writing: ThreadPoolExecutor) -> None:
         """Hand over to the writing thread, which may be two batches behind, not more."""
-        self._writes.append(writing.submit(self._write, batch))
+        self._writes.append(writing.submit(self._write, pair, batch))
         if len(self._writes) > 2:
             self._writes.popleft().result()
 
-    def _write(self, batch: list[tuple[_Changed, Any]]) -> None:
-        self._store.upsert([Record(changed.document, np.asarray(vector, np.float32)) for changed, vector in batch])
+    def _write(self, pair: Pair, batch: list[tuple[_Changed, Any]]) -> None:
+        documents, vectors = [changed.document for changed, _ in batch], [vector for _, vector in batch]
+        with self._gate.shared() if self._gate else nullcontext():
+            now = self._place()
+            if now is not pair:  # a migration came between: these vectors are the old model's
+                vectors = list(now.encoder.encode_document([document.text for document in documents]))
+            now.store.upsert([Record(*each) for each in zip(documents, map(_float32, vectors), strict=True)])
+            if self._gate:
+                check_current(now.store)
         known = sum(changed.known for changed, _ in batch)
         self.added += len(batch) - known
         self.updated += known
         self._bar.update(len(batch))
+
+
+def _float32(vector: Any) -> Vector:
+    return np.asarray(vector, np.float32)
 
 
 @dataclass(frozen=True)

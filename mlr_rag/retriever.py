@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,25 +10,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
-from mlr_rag.admission import admit, recorded_model
-from mlr_rag.documents import Document, Hit, check_id, check_text
-from mlr_rag.encoders import Encoder, name_of, open_encoder, vectors_per_document
+from mlr_rag import comparison, migration
+from mlr_rag.admission import Pair, recorded_model
+from mlr_rag.comparison import Queries
+from mlr_rag.copying import Copy, copy
+from mlr_rag.documents import Document, Hit, check_id
+from mlr_rag.encoders import name_of, open_encoder, vectors_per_document
 from mlr_rag.errors import (
     InvalidDocumentError,
     InvalidInputError,
     InvalidQueryError,
+    StoreError,
     StoreNotFoundError,
 )
-from mlr_rag.filters import Filter, constant, is_number, parse
+from mlr_rag.filters import Filter, constant, parse
+from mlr_rag.gate import gate_of
 from mlr_rag.ingest import Ingestion, Report, as_documents
+from mlr_rag.migration import Migration
 from mlr_rag.passport import TOLERANCE
-from mlr_rag.stores import VectorStore, check_one_of, open_store
-
-logger = logging.getLogger(__name__)
-
-_MANY = 10_000  # hits: above it k is compared with the count, as an engine sets room aside for so many
+from mlr_rag.searching import Search
+from mlr_rag.stores import VectorStore, check_current, check_one_of, open_store
 
 
 @dataclass(frozen=True)
@@ -73,19 +73,17 @@ class Retriever:
     """
 
     def __init__(self, model: Any, store: VectorStore, *, tolerance: float = TOLERANCE) -> None:
-        self._encoder: Encoder = open_encoder(model)
-        self._store = store
-        self._passport, self._note = admit(self._encoder, store, tolerance)
-        self._fingerprint = self._encoder.fingerprint
-        if self._note:
-            logger.warning("%s: %s", store.url, self._note)
+        self._pair = Pair(open_encoder(model), store, tolerance)
+        self._left: list[VectorStore] = []  # what migrations moved away from: a search may still be under way there
+        self._gate = gate_of(store.url)
 
     @classmethod
     def open(cls, url: str | Path, model: Any = None, *, tolerance: float = TOLERANCE) -> Retriever:
         """Open a collection, or make it where there is none.
 
         Args:
-            url: `./kb` or `edge:./kb` (a folder), `memory:`.
+            url: `./kb` or `edge:./kb` (a folder), `memory:`, `qdrant://host:6333/name`, `chroma:./dir/name`,
+                `chroma://host:8000/name` and others (see CONTRIBUTING.md).
             model: As above, or a name or folder. By default the model in the collection's passport, and for a new
                 collection sentence-transformers/all-MiniLM-L6-v2.
             tolerance: As above.
@@ -116,12 +114,12 @@ class Retriever:
     @property
     def model(self) -> Any:
         """The encoder."""
-        return self._encoder
+        return self._pair.encoder
 
     @property
     def store(self) -> VectorStore:
         """The store."""
-        return self._store
+        return self._pair.store
 
     def add(self, documents: str | Document | Iterable[str | Document], *, show_progress: bool | None = None) -> Report:
         """Add documents; those that are there unchanged are skipped before encoding, changed ones replaced.
@@ -170,11 +168,11 @@ class Retriever:
             )
         gone = [
             record.document.id
-            for batch in self._store.scan(condition, batch=2048)
+            for batch in self.store.scan(condition, batch=2048)
             for record in batch
             if record.document.id not in run.seen and not (keep and keep(record.document))
         ]
-        deleted = self._store.delete(ids=gone) if gone else 0
+        deleted = self._delete(gone, None) if gone else 0
         return replace(report, deleted=deleted, seconds=time.perf_counter() - started)
 
     def search(
@@ -184,6 +182,9 @@ class Retriever:
         *,
         filter: Mapping[str, Any] | None = None,
         min_score: float | None = None,
+        diversity: float | None = None,
+        candidates: int | None = None,
+        mode: str = "dense",
     ) -> list[Hit]:
         """The k documents nearest to a query, best first.
 
@@ -192,41 +193,23 @@ class Retriever:
             k: How many, at the most.
             filter: Which documents may be found (see mlr_rag.filters).
             min_score: Leave out hits with a lower score than this; scores are cosines in [-1, 1].
+            diversity: From 0, the nearest ones as ever, to 1: choose hits that differ from each other, in the order
+                in which they were chosen (see mlr_rag.diversity); scores stay cosines to the query.
+            candidates: How many of the nearest to choose from with `diversity`; by default 5 k, at least 20.
+            mode: How to search; "dense", by vectors, is what there is.
 
         Raises:
             InvalidQueryError, InvalidFilterError, ModelMismatchError.
         """
-        if not isinstance(query, str):
-            raise InvalidQueryError("a query is not a string", found=query, expected="str", remedy="Use search_many.")
-        return self.search_many([query], k, filter=filter, min_score=min_score)[0]
+        return self._search([_query(query)], Search.checked(k, filter, min_score, diversity, candidates, mode))[0]
 
-    def search_many(
-        self,
-        queries: Sequence[str],
-        k: int = 4,
-        *,
-        filter: Mapping[str, Any] | None = None,
-        min_score: float | None = None,
-    ) -> list[list[Hit]]:
-        """`search` for several queries, encoded together; one list of hits for each."""
-        if isinstance(queries, (str, bytes)) or not isinstance(queries, Iterable):
-            raise InvalidQueryError(
-                "no list of queries", found=queries, expected="a list", remedy="Use search for one."
-            )
-        texts = list(queries)
-        for text in texts:
-            check_text(text, "a query", InvalidQueryError)
-        condition = _check_search(k, filter, min_score)
-        self._check_model()
-        if not texts:
-            return []
-        vectors = np.asarray(self._encoder.encode_query(texts), np.float32)
-        k = min(int(k), max(1, self._store.count())) if k > _MANY else int(k)
-        return [self._find(vector, k, condition, min_score) for vector in vectors]
+    def search_many(self, queries: Sequence[str], k: int = 4, **options: Any) -> list[list[Hit]]:
+        """`search` for several queries, encoded together; one list of hits for each. Same options."""
+        return self._search(_queries(queries), Search.checked(k, **options))
 
     def get(self, ids: str | Sequence[str]) -> list[Document]:
         """The documents with these ids, in this order; missing ones are left out."""
-        return [record.document for record in self._store.get(_ids(ids))]
+        return [record.document for record in self.store.get(_ids(ids))]
 
     def delete(self, ids: str | Sequence[str] | None = None, *, filter: Mapping[str, Any] | None = None) -> int:
         """Delete by ids or by filter, exactly one of them; returns how many documents there were.
@@ -240,28 +223,96 @@ class Retriever:
                 "this filter matches every document", found=filter, expected="a condition", remedy="Delete by ids."
             )
         check_one_of(ids, condition)
-        return self._store.delete(None if ids is None else _ids(ids), condition)
+        return self._delete(None if ids is None else _ids(ids), condition)
 
     def count(self, filter: Mapping[str, Any] | None = None) -> int:
         """How many documents there are, or match a filter."""
-        return self._store.count(parse(filter))
+        return self.store.count(parse(filter))
 
     def info(self) -> Info:
         """What this collection is, and which model made it."""
-        passport = self._passport
+        pair = self._pair
+        passport = pair.passport
         return Info(
-            url=self._store.url,
-            count=self._store.count(),
+            url=pair.store.url,
+            count=pair.store.count(),
             model=passport.model,
             fingerprint=passport.digest,
             recipe=passport.recipe,
             dimension=passport.dimension,
-            note=self._note,
+            note=pair.note,
         )
+
+    def reindex(
+        self,
+        model: Any,
+        *,
+        compare: Queries | None = None,
+        switch: bool = True,
+        show_progress: bool | None = None,
+    ) -> Migration:
+        """Move the collection to another model: beside the old vectors, then switch at once, for searches and writes.
+
+        Searches and writes go on meanwhile, and documents added meanwhile reach both. Interrupted at any instant, it
+        goes on where it was when it is called again. The old vectors stay until `prune`, for `rollback`. Other open
+        retrievers of the collection go on searching the old ones, and are told to open it again when they write.
+
+        Args:
+            model: The new model, or its name or folder.
+            compare: Queries, or judgments (query → document id → grade), to ask both models before the switch.
+            switch: False stops before the switch, to look at the comparison; calling again then takes little time.
+            show_progress: As for `add`.
+
+        Raises:
+            StoreLockedError: another migration of this collection is running.
+        """
+        old = self._pair
+        return migration.reindex(
+            old.store,
+            open_encoder(model),
+            compare=None if compare is None else lambda new: comparison.compare(old, new, compare),
+            switch=switch,
+            adopt=self._adopt,
+            show_progress=show_progress,
+        )
+
+    def rollback(self, model: Any = None, *, show_progress: bool | None = None) -> Migration:
+        """Undo the last `reindex`: the vectors from before it are current again.
+
+        What was added or deleted since is brought over first, so that no document is lost; if nothing was, every
+        answer is what it was before. Going forward again is `reindex` with the newer model.
+
+        Args:
+            model: The older model; by default the one in the passport of its vectors.
+            show_progress: As for `add`.
+
+        Raises:
+            StoreNotFoundError: there was no `reindex`, or its old vectors were pruned.
+        """
+        return migration.rollback(self.store, model, adopt=self._adopt, show_progress=show_progress)
+
+    def prune(self) -> int:
+        """Delete the vectors that migrations left behind, finished or not; returns how many generations there were."""
+        return migration.prune(self.store)
+
+    def copy_to(self, target: str | Path | VectorStore, *, show_progress: bool | None = None) -> Copy:
+        """Copy the collection to another store, passport and vectors as they are, and compare every record.
+
+        Nothing is encoded. Interrupted, it goes on where it was when it is called again.
+
+        Args:
+            target: A URL, or a store, where there is no collection yet, or an unfinished copy of this one.
+            show_progress: As for `add`.
+
+        Raises:
+            StoreError: there is another collection, or the records still differ after a few passes.
+        """
+        return copy(self.store, target, show_progress)
 
     def close(self) -> None:
         """Release the store's files and locks; calling it again does nothing."""
-        self._store.close()
+        for store in (*self._left, self.store):
+            store.close()
 
     def __enter__(self) -> Retriever:
         return self
@@ -272,7 +323,7 @@ class Retriever:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Retriever({self._store.url!r}, model={name_of(self._encoder)!r})"
+        return f"Retriever({self.store.url!r}, model={name_of(self.model)!r})"
 
     async def aadd(
         self, documents: str | Document | Iterable[str | Document], *, show_progress: bool | None = None
@@ -286,11 +337,11 @@ class Retriever:
 
     async def asearch(self, query: str, k: int = 4, **options: Any) -> list[Hit]:
         """`search`, without blocking the event loop."""
-        return await asyncio.to_thread(self.search, query, k, **options)
+        return (await self._asearch([_query(query)], Search.checked(k, **options)))[0]
 
     async def asearch_many(self, queries: Sequence[str], k: int = 4, **options: Any) -> list[list[Hit]]:
         """`search_many`, without blocking the event loop."""
-        return await asyncio.to_thread(self.search_many, queries, k, **options)
+        return await self._asearch(_queries(queries), Search.checked(k, **options))
 
     async def aget(self, ids: str | Sequence[str]) -> list[Document]:
         """`get`, without blocking the event loop."""
@@ -308,6 +359,22 @@ class Retriever:
         """`count`, without blocking the event loop."""
         return await asyncio.to_thread(self.count, filter)
 
+    async def areindex(self, model: Any, **options: Any) -> Migration:
+        """`reindex`, without blocking the event loop."""
+        return await asyncio.to_thread(self.reindex, model, **options)
+
+    async def arollback(self, model: Any = None, **options: Any) -> Migration:
+        """`rollback`, without blocking the event loop."""
+        return await asyncio.to_thread(self.rollback, model, **options)
+
+    async def aprune(self) -> int:
+        """`prune`, without blocking the event loop."""
+        return await asyncio.to_thread(self.prune)
+
+    async def acopy_to(self, target: str | Path | VectorStore, **options: Any) -> Copy:
+        """`copy_to`, without blocking the event loop."""
+        return await asyncio.to_thread(self.copy_to, target, **options)
+
     async def aclose(self) -> None:
         """`close`, without blocking the event loop."""
         await asyncio.to_thread(self.close)
@@ -321,29 +388,56 @@ class Retriever:
     def _ingest(self, documents: Any, show_progress: bool | None) -> tuple[Ingestion, Report]:
         started = time.perf_counter()
         checked = as_documents(documents)
-        self._check_model()
-        run = Ingestion(self._encoder, self._store, show_progress)
+        self._pair.check_model()
+        run = Ingestion(lambda: self._pair, self._gate, show_progress)
         run.run(checked)
         total = run.added + run.updated
-        log_cut = getattr(self._encoder, "log_cut", None)
+        log_cut = getattr(self.model, "log_cut", None)
         if run.cut and log_cut is not None:
             log_cut(run.cut, total)
         return run, Report(run.added, run.updated, run.skipped, 0, run.cut, time.perf_counter() - started)
 
-    def _find(self, vector: Any, k: int, condition: Filter | None, min_score: float | None) -> list[Hit]:
-        found = self._store.query(vector, k, condition)
-        return [
-            Hit(match.record.document, match.score) for match in found if min_score is None or match.score >= min_score
-        ]
+    def _delete(self, ids: list[str] | None, condition: Filter | None) -> int:
+        with self._gate.shared():
+            store = self.store
+            deleted = store.delete(ids, condition)
+            check_current(store)
+            return deleted
 
-    def _check_model(self) -> None:
-        """Refuse to go on with a model whose weights or settings have changed since the last check."""
-        if self._encoder.fingerprint == self._fingerprint:
-            return
-        self._note = self._passport.admit(self._encoder, self._store.url)
-        self._fingerprint = self._encoder.fingerprint
-        if self._note:
-            logger.warning("%s: %s", self._store.url, self._note)
+    def _search(self, queries: list[str], search: Search) -> list[list[Hit]]:
+        while True:
+            pair = self._pair
+            try:
+                return search.run(pair, queries)
+            except StoreError:
+                if pair is self._pair:
+                    raise
+                # A migration came between, and what it left was pruned: search what is current now.
+
+    async def _asearch(self, queries: list[str], search: Search) -> list[list[Hit]]:
+        while True:
+            pair = self._pair
+            try:
+                return await search.arun(pair, queries)
+            except StoreError:
+                if pair is self._pair:
+                    raise
+
+    def _adopt(self, pair: Pair) -> None:
+        self._left.append(self.store)
+        self._pair = pair
+
+
+def _query(query: Any) -> str:
+    if not isinstance(query, str):
+        raise InvalidQueryError("a query is not a string", found=query, expected="str", remedy="Use search_many.")
+    return query
+
+
+def _queries(queries: Any) -> list[str]:
+    if isinstance(queries, (str, bytes)) or not isinstance(queries, Iterable):
+        raise InvalidQueryError("no list of queries", found=queries, expected="a list", remedy="Use search for one.")
+    return list(queries)
 
 
 def _ids(ids: Any) -> list[str]:
@@ -353,11 +447,3 @@ def _ids(ids: Any) -> list[str]:
     for id in listed:
         check_id(id)
     return listed
-
-
-def _check_search(k: Any, filter: Mapping[str, Any] | None, min_score: Any) -> Filter | None:
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise InvalidQueryError("k is not a number of documents", found=k, expected="an int of 1 or more")
-    if min_score is not None and not (is_number(min_score) and -1 <= min_score <= 1):
-        raise InvalidQueryError("min_score is not a cosine", found=min_score, expected="a number in [-1, 1]")
-    return parse(filter)

@@ -191,6 +191,22 @@ def check_shape(where: str, found: tuple[int, int], wanted: tuple[int | None, in
         )
 
 
+def check_current(store: VectorStore) -> None:
+    """Refuse to have written to what a migration has left behind; asked after a write.
+
+    Raises:
+        ModelMismatchError: another handle, or another process, switched the collection to another generation.
+    """
+    current = store.current()
+    if current != store.generation:
+        raise ModelMismatchError(
+            f"{store.url} was migrated to another model while it was open here",
+            found=f"generation {store.generation}",
+            expected=f"generation {current}, the current one",
+            remedy="Open it again, and make the last call again: it changed only what was left behind.",
+        )
+
+
 def no_such_generation(store: VectorStore, generation: int) -> StoreNotFoundError:
     """What to raise for a generation that is not there."""
     return StoreNotFoundError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,8 +10,10 @@ import numpy as np
 
 from mlr_rag.documents import Document
 from mlr_rag.filters import parse
+from mlr_rag.retriever import Retriever
 from mlr_rag.stores import Record, VectorStore
-from mlr_rag.testing.base import Suite
+from mlr_rag.testing.base import Make, Suite
+from mlr_rag.testing.encoder import HashEncoder
 from mlr_rag.testing.vectors import unit_rows, vector_of
 
 
@@ -39,3 +42,27 @@ class Concurrency(Suite):
         for id, record in found.items():
             assert record.document.text == f"text {id}"
             np.testing.assert_allclose(vector_of(record), rows[int(id)], atol=1e-6)
+
+    def test_two_hundred_coroutines(self, make: Make) -> None:
+        """Searches, adds and deletes of one retriever, all awaited at once."""
+        kb = Retriever(HashEncoder(8), make(8))
+        kb.add([f"text {i}" for i in range(50)])
+
+        async def work(i: int) -> None:
+            document = Document(f"coroutine {i}", f"c{i}", {"i": i})
+            if i % 2:
+                assert len(await kb.asearch(f"text {i}", 5)) == 5
+                return
+            assert (await kb.aadd([document])).added == 1
+            assert await kb.aget(f"c{i}") == [document]
+            if i % 20 == 0:
+                assert await kb.adelete(f"c{i}") == 1
+
+        async def all_at_once() -> None:
+            await asyncio.gather(*(work(i) for i in range(200)))
+
+        asyncio.run(all_at_once())
+        kept = [f"c{i}" for i in range(0, 200, 2) if i % 20]
+        assert [document.id for document in kb.get([f"c{i}" for i in range(200)])] == kept
+        assert kb.count() == 50 + len(kept)
+        kb.close()

@@ -1,0 +1,83 @@
+"""How two models answer the same queries over the same documents: what to look at before a migration switches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from mlr_rag.admission import Pair
+from mlr_rag.documents import check_text
+from mlr_rag.errors import InvalidQueryError
+
+Queries: TypeAlias = "Sequence[str] | Mapping[str, Mapping[str, int]]"
+
+_TOP, _DEPTH = 10, 100
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models over the same documents.
+
+    Attributes:
+        queries: How many were asked.
+        overlap: The mean share of the top 10 that both find, from 0 to 1.
+        same_first: The share of queries with the same best document.
+        before: "ndcg@10", "recall@100" and "mrr@10" of the old model; empty without judgments.
+        after: The same of the new one.
+    """
+
+    queries: int
+    overlap: float
+    same_first: float
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+def compare(old: Pair, new: Pair, queries: Queries) -> Comparison:
+    """Ask both models.
+
+    Args:
+        old: A model and its generation of the collection.
+        new: Another model, and the generation that is to be compared.
+        queries: Texts; or judgments: query text → document id → grade.
+
+    Raises:
+        InvalidQueryError: there are none, or one is no text.
+    """
+    texts = list(queries) if not isinstance(queries, str) else [queries]
+    if not texts:
+        raise InvalidQueryError("no queries to compare with", found="none", expected="one or more")
+    for text in texts:
+        check_text(text, "a query", InvalidQueryError)
+    runs = [_run(pair, texts) for pair in (old, new)]
+    tops = [[list(run[text])[:_TOP] for text in texts] for run in runs]
+    pairs = list(zip(*tops, strict=True))
+    before, after = (_metrics(queries, run) for run in runs)
+    return Comparison(
+        queries=len(texts),
+        overlap=float(np.mean([len(set(one) & set(other)) / max(len(one), len(other), 1) for one, other in pairs])),
+        same_first=float(np.mean([one[:1] == other[:1] for one, other in pairs])),
+        before=before,
+        after=after,
+    )
+
+
+def _run(pair: Pair, texts: list[str]) -> dict[str, dict[str, float]]:
+    """Document id → score, best first, for each query."""
+    pair.check_model()
+    vectors = np.asarray(pair.encoder.encode_query(texts), np.float32)
+    return {
+        text: {match.record.document.id: match.score for match in pair.store.query(vector, _DEPTH)}
+        for text, vector in zip(texts, vectors, strict=True)
+    }
+
+
+def _metrics(queries: Queries, run: dict[str, dict[str, float]]) -> dict[str, float]:
+    if not isinstance(queries, Mapping):
+        return {}
+    from mlr_rag.evaluation.metrics import mean_metrics
+
+    return mean_metrics(queries, run)

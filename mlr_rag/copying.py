@@ -1,0 +1,131 @@
+"""Copying a collection from one store to another, vectors and all, and comparing both record by record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mlr_rag import progress
+from mlr_rag.errors import InvalidInputError, StoreError, StoreNotFoundError
+from mlr_rag.stores import Info, Record, VectorStore, open_store
+
+_BATCH = 256
+_PASSES = 5  # over a collection that is being written to meanwhile
+_CLOSE = 1e-6  # by how much an element of a vector may differ
+_COPYING = "copying"  # in the description of a copy that is not finished
+
+
+@dataclass(frozen=True)
+class Copy:
+    """What `copy_to` did.
+
+    Attributes:
+        url: Where the copy is.
+        documents: How many it holds; each was compared with its original.
+        written: How many were written in this call; the others were there.
+        seconds: Wall-clock time.
+    """
+
+    url: str
+    documents: int
+    written: int
+    seconds: float
+
+
+def copy(source: VectorStore, place: str | Path | VectorStore, show_progress: bool | None = None) -> Copy:
+    """See `Retriever.copy_to`; a store that is passed stays open."""
+    started, info = time.perf_counter(), _description(source)
+    target = _open(source, place) if isinstance(place, (str, Path)) else place
+    try:
+        _check(source, target, info)
+        target.write_info({**info, _COPYING: True})
+        written = _bring_in_line(source, target, show_progress)
+        target.write_info(info)
+        return Copy(target.url, target.count(), written, time.perf_counter() - started)
+    finally:
+        if target is not place:
+            target.close()
+
+
+def _description(source: VectorStore) -> Info:
+    info = source.info
+    if info is None or "passport" not in info:
+        raise InvalidInputError(f"{source.url} has no passport", expected="a collection that a retriever has opened")
+    return {"passport": info["passport"]}
+
+
+def _open(source: VectorStore, place: str | Path) -> VectorStore:
+    if str(place) == "memory:":
+        raise InvalidInputError(
+            "a copy in memory: would be gone at once", found=place, expected="a place that lasts, or a MemoryStore"
+        )
+    try:
+        return open_store(str(place))
+    except StoreNotFoundError:
+        shape = {"dimension": source.dimension, "vectors_per_document": source.vectors_per_document}
+        return open_store(str(place), **shape)
+
+
+def _check(source: VectorStore, target: VectorStore, info: Info) -> None:
+    if target is source or target.url == source.url != "memory:":
+        raise InvalidInputError("a collection cannot be copied onto itself", found=target.url, expected="another place")
+    shapes = [(store.dimension, store.vectors_per_document) for store in (target, source)]
+    unfinished = target.info == {**info, _COPYING: True}
+    if shapes[0] != shapes[1] or not (unfinished or (target.info is None and target.count() == 0)):
+        raise StoreError(
+            f"{target.url} holds another collection",
+            found=f"{target.count():,} documents of {shapes[0][0]} dimensions",
+            expected="nothing, or an unfinished copy of this collection",
+            remedy="Choose another place, or delete what is there. Nothing was changed.",
+        )
+
+
+def _bring_in_line(source: VectorStore, target: VectorStore, show_progress: bool | None) -> int:
+    """Pass over both until nothing differs; returns how many records were written."""
+    written = changed = removed = 0
+    for _ in range(_PASSES):
+        bar = progress.start("Copying", source.count(), show_progress)
+        changed = sum(_bring(source, target, bar))
+        bar.close()
+        removed = _remove_others(source, target)
+        written += changed
+        if not changed and not removed:
+            return written
+    raise StoreError(
+        f"{target.url} is not yet the same as {source.url}",
+        found=f"{changed:,} records that differ, {removed:,} too many, after {_PASSES} passes",
+        expected="none",
+        remedy="Pause the writers, and run the same command again; what was copied is kept.",
+    )
+
+
+def _bring(source: VectorStore, target: VectorStore, bar: progress.Progress) -> Iterator[int]:
+    """Write what the target lacks or has otherwise; yields how many records, batch by batch."""
+    for batch in source.scan(batch=_BATCH, with_vectors=True):
+        there = {r.document.id: r for r in target.get([r.document.id for r in batch], with_vectors=True)}
+        missing = [record for record in batch if not _same(record, there.get(record.document.id))]
+        target.upsert(missing)
+        bar.update(len(batch))
+        yield len(missing)
+
+
+def _remove_others(source: VectorStore, target: VectorStore) -> int:
+    """Delete what the source does not hold, or no longer."""
+    gone: list[str] = []
+    for batch in target.scan(batch=_BATCH):
+        ids = [record.document.id for record in batch]
+        here = source.hashes(ids)
+        gone += [id for id in ids if id not in here]
+    return target.delete(ids=gone)
+
+
+def _same(one: Record, other: Record | None) -> bool:
+    if other is None or one.vector is None or other.vector is None:
+        return False
+    if one.document.content_hash != other.document.content_hash:
+        return False
+    return one.vector.shape == other.vector.shape and float(np.abs(one.vector - other.vector).max()) <= _CLOSE

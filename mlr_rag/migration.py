@@ -1,0 +1,284 @@
+"""Migration of a collection to another model: side by side, resumable, switched at once, and back.
+
+    generation 1, current      searched and written to throughout
+    generation 2               filled from 1 until nothing is missing, by `reindex`, however often it is interrupted
+    the switch                 writers wait for the last of it; 2 becomes current, and remembers that 1 came before
+    rollback                   the same in the other direction; 1 has most of it still
+    prune                      deletes all generations but the current one
+
+Nothing is recorded of how far a migration got: a generation whose passport admits the model is filled up, and what it
+holds unchanged is skipped before encoding. So a kill at any instant costs a batch at the most.
+
+Writers in other processes cannot be made to wait. Each asks after its write whether its generation is still the current
+one, and fails if it is not; and after the switch the old generation is read once more, for what came just before it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from mlr_rag.admission import Pair, recorded_model
+from mlr_rag.comparison import Comparison
+from mlr_rag.documents import Document
+from mlr_rag.encoders import Encoder, name_of, open_encoder, vectors_per_document
+from mlr_rag.errors import StoreLockedError, StoreNotFoundError
+from mlr_rag.gate import gate_of
+from mlr_rag.ingest import Ingestion
+from mlr_rag.passport import read_passport
+from mlr_rag.stores import VectorStore, check_current
+
+Adopt: TypeAlias = Callable[[Pair], None]
+Contents: TypeAlias = Mapping[int, int]  # hash of each id → hash of its content hash
+
+_FEW = 256  # changes in a pass: when there are no more, the next pass may make the writers wait
+_PASSES = 10  # after so many it makes them wait, however much they write
+_PREVIOUS = "previous"  # in a generation's description: which one was current before it
+_SETTLING = "settling"  # the same, from the switch until the last look at the old generation
+
+
+@dataclass(frozen=True)
+class Migration:
+    """What `reindex` or `rollback` did.
+
+    Attributes:
+        model: The name of the model of the generation that was filled.
+        generation: That generation.
+        switched: Whether it was made the current one.
+        documents: How many it holds.
+        encoded: How many were encoded for it in this call; the others were there.
+        deleted: How many were deleted from it, as they had vanished from the collection.
+        comparison: How both models answer the queries that were given to compare them.
+        seconds: Wall-clock time.
+    """
+
+    model: str
+    generation: int
+    switched: bool
+    documents: int
+    encoded: int
+    deleted: int
+    comparison: Comparison | None
+    seconds: float
+
+
+def reindex(
+    store: VectorStore,
+    encoder: Encoder,
+    *,
+    compare: Callable[[Pair], Comparison] | None = None,
+    switch: bool = True,
+    adopt: Adopt | None = None,
+    show_progress: bool | None = None,
+) -> Migration:
+    """Move a collection to another model; the old one is not needed. See `Retriever.reindex`.
+
+    Args:
+        store: The current generation.
+        encoder: The new model.
+        compare: Called with the new pair when it is filled.
+        switch: False leaves it at that; a later call then has little left to do.
+        adopt: Given the new pair at the moment of the switch, to use and to close; without it, it is closed.
+        show_progress: As for `Retriever.add`.
+    """
+    with _alone(store):
+        passport = read_passport(store.info or {}, store.url)
+        if passport.compare(encoder).accepted:
+            return _finish(Pair(encoder, store, passport.tolerance), show_progress)
+        target = Pair(encoder, _side(store, encoder), passport.tolerance)
+        move = _Move(store, target, show_progress)
+        try:
+            move.fill()
+            comparison = compare(target) if compare else None
+            if switch:
+                target.store.write_info({**(target.store.info or {}), _PREVIOUS: store.generation})
+                move.switch(adopt)
+            return move.report(switched=switch, comparison=comparison)
+        finally:
+            if not move.adopted:
+                target.store.close()
+
+
+def rollback(
+    store: VectorStore, model: Any = None, *, adopt: Adopt | None = None, show_progress: bool | None = None
+) -> Migration:
+    """Make the generation current that was so before the last `reindex`. See `Retriever.rollback`.
+
+    Args:
+        store: The current generation.
+        model: The model of the previous one; by default the one in its passport.
+        adopt: As for `reindex`.
+        show_progress: As for `Retriever.add`.
+    """
+    with _alone(store):
+        previous = (store.info or {}).get(_PREVIOUS)
+        if previous not in store.generations():
+            raise StoreNotFoundError(
+                f"{store.url} has nothing to roll back to",
+                found="never migrated" if previous is None else f"generation {previous} was pruned",
+                expected="the generation before the last reindex()",
+                remedy="Index the documents again with the model that you want, or reindex() to it.",
+            )
+        side = store.beside(previous)
+        move: _Move | None = None
+        try:
+            passport = read_passport(side.info or {}, side.url)
+            encoder = open_encoder(*((model,) if model is not None else recorded_model(side)))
+            move = _Move(store, Pair(encoder, side, passport.tolerance), show_progress)
+            move.fill()
+            move.switch(adopt)
+            return move.report(switched=True)
+        finally:
+            if move is None or not move.adopted:
+                side.close()
+
+
+def prune(store: VectorStore) -> int:
+    """Delete every generation but the current one; returns how many there were. See `Retriever.prune`."""
+    with _alone(store):
+        others = [generation for generation in store.generations() if generation != store.generation]
+        for generation in others:
+            store.beside(generation).drop()
+        return len(others)
+
+
+class _Move:
+    """The documents of one generation, brought to another."""
+
+    def __init__(self, source: VectorStore, target: Pair, show_progress: bool | None) -> None:
+        self.adopted = False
+        self._source, self._target, self._show = source, target, show_progress
+        self._encoded = self._deleted = 0
+        self._started = time.perf_counter()
+
+    def fill(self) -> None:
+        """Bring the target in line with the source, in passes, while that may be written to."""
+        for _ in range(_PASSES):
+            before = self._encoded + self._deleted
+            self._copy()
+            if self._encoded + self._deleted - before <= _FEW:
+                return
+
+    def switch(self, adopt: Adopt | None) -> None:
+        """Make the writers wait, copy what is missing, and make the target the current generation."""
+        store = self._target.store
+        with gate_of(store.url).exclusive():
+            copied = self._copy()
+            store.write_info({**(store.info or {}), _SETTLING: self._source.generation})
+            store.switch(store.generation)
+            if adopt is not None:
+                self.adopted = True
+                adopt(self._target)
+        self.settle(copied)
+
+    def settle(self, copied: Contents | None) -> None:
+        """Look once more for what other processes wrote to the source just before the switch.
+
+        Args:
+            copied: What the source held in the last pass; None if that is not known any more: then documents that the
+                target lacks are brought over, and none is deleted.
+        """
+        store = self._target.store
+        late = [
+            document
+            for document in _documents(self._source)
+            if copied is None or copied.get(hash(document.id)) != hash(document.content_hash)
+        ]
+        if copied is None:
+            known = store.hashes([document.id for document in late])
+            late = [document for document in late if document.id not in known]
+        if late:
+            self._encode(late)
+        if copied is not None:
+            self._delete_vanished(lambda suspect: hash(suspect) in copied)
+        store.write_info({name: value for name, value in (store.info or {}).items() if name != _SETTLING})
+
+    def report(self, switched: bool, comparison: Comparison | None = None) -> Migration:
+        """What was done."""
+        store = self._target.store
+        return Migration(
+            model=self._target.passport.model,
+            generation=store.generation,
+            switched=switched,
+            documents=store.count(),
+            encoded=self._encoded,
+            deleted=self._deleted,
+            comparison=comparison,
+            seconds=time.perf_counter() - self._started,
+        )
+
+    def _copy(self) -> Contents:
+        """One pass over the source; returns what it held."""
+        copied: dict[int, int] = {}
+
+        def noted() -> Iterator[Document]:
+            for document in _documents(self._source):
+                copied[hash(document.id)] = hash(document.content_hash)
+                yield document
+
+        self._encode(noted())
+        self._delete_vanished(lambda suspect: hash(suspect) not in copied)
+        return copied
+
+    def _encode(self, documents: Iterable[Document]) -> None:
+        task = f"Encoding with {name_of(self._target.encoder)}"
+        run = Ingestion(lambda: self._target, None, self._show, task)
+        run.run(documents)
+        self._encoded += run.added + run.updated
+
+    def _delete_vanished(self, suspected: Callable[[str], bool]) -> None:
+        """Delete from the target those of the suspected ids that the source does not hold."""
+        store = self._target.store
+        suspects = [document.id for document in _documents(store) if suspected(document.id)]
+        here = self._source.hashes(suspects)
+        self._deleted += store.delete(ids=[id for id in suspects if id not in here])
+
+
+@contextmanager
+def _alone(store: VectorStore) -> Iterator[None]:
+    """Held while a migration of the collection runs: one at a time in this process, and from the current generation."""
+    gate = gate_of(store.url)
+    if not gate.migrating.acquire(blocking=False):
+        raise StoreLockedError(
+            f"{store.url} is being migrated by another call",
+            expected="one migration at a time",
+            remedy="Wait until it is done.",
+        )
+    try:
+        check_current(store)
+        yield
+    finally:
+        gate.migrating.release()
+
+
+def _side(store: VectorStore, encoder: Encoder) -> VectorStore:
+    """A generation to fill: one whose passport admits the model, or a new one."""
+    generations = store.generations()
+    for generation in generations:
+        if generation == store.generation:
+            continue
+        side = store.beside(generation)
+        if side.info is not None and read_passport(side.info, side.url).compare(encoder).accepted:
+            return side
+        side.close()
+    return store.beside(max(generations) + 1, encoder.dimension, vectors_per_document(encoder))
+
+
+def _finish(pair: Pair, show_progress: bool | None) -> Migration:
+    """What is left of a migration to the current model: the last look at the old generation, if that was cut off."""
+    left = (pair.store.info or {}).get(_SETTLING)
+    if left not in pair.store.generations():
+        return _Move(pair.store, pair, show_progress).report(switched=False)
+    with closing(pair.store.beside(left)) as source:
+        move = _Move(source, pair, show_progress)
+        move.settle(None)
+        return move.report(switched=True)
+
+
+def _documents(store: VectorStore) -> Iterator[Document]:
+    for batch in store.scan():
+        for record in batch:
+            yield record.document
