@@ -1,4 +1,4 @@
-"""`mlr-rag`: index a folder, search it, see what it is, evaluate a model; thin, over the public API.
+"""`mlr-rag`: index a folder, search it, move it to another model or store, evaluate; thin, over the public API.
 
 Whatever needs torch or a store is imported inside the commands, so that `--help` answers at once.
 """
@@ -21,6 +21,7 @@ from mlr_rag.documents import beginning
 from mlr_rag.errors import InvalidFilterError, InvalidInputError, MlrRagError
 
 if TYPE_CHECKING:
+    from mlr_rag.comparison import Comparison
     from mlr_rag.documents import Document, Hit
     from mlr_rag.ingest import Report
     from mlr_rag.reading import Notes
@@ -93,8 +94,8 @@ def index(
     for path in paths:
         if not path.exists():
             raise InvalidInputError(f"nothing to read at {path}", expected="a file or a folder")
-    if into == "memory:":
-        raise InvalidInputError("memory: would be gone with this command", found=into, expected="a folder")
+    if split_url(into)[0] == "memory" or into.startswith(("qdrant::memory:", "chroma::memory:")):
+        raise InvalidInputError("memory would be gone with this command", found=into, expected="a place that lasts")
     with _open(into, model) as kb:
         for path in paths:
             notes = Notes()
@@ -158,6 +159,79 @@ def info(kb: _Place, as_json: _AsJson = False) -> None:
     facts["recipe"] = ", ".join(f"{name}={value}" for name, value in passport.recipe.items())
     for name, value in facts.items():
         typer.echo(f"{name.replace('_', ' '):21} {value}")
+
+
+@app.command()
+def reindex(
+    kb: _Place,
+    model: Annotated[str, typer.Option("--model", "-m", help="The new model: a folder or hub name.")],
+    queries: Annotated[
+        Path | None,
+        typer.Option(
+            "--compare",
+            metavar="FILE",
+            help="Ask both models these first: a query a line, or JSON Lines with query and relevant (ids).",
+        ),
+    ] = None,
+    switch: Annotated[
+        bool, typer.Option("--switch/--no-switch", help="Whether to use the new vectors when they are complete.")
+    ] = True,
+) -> None:
+    """Move a knowledge base to another model, beside the old vectors; run again, it goes on where it was stopped."""
+    from mlr_rag.comparison import read_queries
+    from mlr_rag.encoders import open_encoder
+    from mlr_rag.migration import reindex as migrate
+    from mlr_rag.stores import open_store
+
+    with contextlib.closing(open_store(kb)) as store:
+        if queries is None:  # the old model is not needed, and need not be there any more
+            _quiet()
+            moved = migrate(store, open_encoder(model), switch=switch)
+        else:
+            with _open(kb, None) as opened:
+                moved = opened.reindex(model, compare=read_queries(queries), switch=switch)
+    typer.echo(f"{kb}: {_count(moved.documents, 'passage')} with {moved.model}, {moved.encoded:,} encoded now")
+    if moved.comparison is not None:
+        _tell(moved.comparison)
+    if moved.switched:
+        typer.echo(f"the old vectors are kept: mlr-rag rollback {kb} goes back, mlr-rag prune {kb} deletes them")
+    elif not switch:
+        typer.echo(f"not switched: mlr-rag reindex {kb} --model {model} does so")
+
+
+@app.command()
+def rollback(kb: _Place, model: _ModelName = None) -> None:
+    """Go back to the model that a knowledge base had before its last reindex."""
+    from mlr_rag.migration import rollback as migrate_back
+    from mlr_rag.stores import open_store
+
+    _quiet()
+    with contextlib.closing(open_store(kb)) as store:
+        moved = migrate_back(store, model)
+    typer.echo(f"{kb}: {_count(moved.documents, 'passage')} with {moved.model} again, {moved.encoded:,} encoded now")
+
+
+@app.command()
+def prune(kb: _Place) -> None:
+    """Delete the vectors that a reindex has left behind."""
+    from mlr_rag.migration import prune as delete_old
+    from mlr_rag.stores import open_store
+
+    with contextlib.closing(open_store(kb)) as store:
+        typer.echo(f"{kb}: {_count(delete_old(store), 'old generation')} deleted")
+
+
+@app.command()
+def copy(
+    kb: _Place, target: Annotated[str, typer.Argument(metavar="URL", help="Where to: a new place in any store.")]
+) -> None:
+    """Copy a knowledge base to another store, vectors and all, and compare every record."""
+    from mlr_rag.copying import copy as copy_store
+    from mlr_rag.stores import open_store
+
+    with contextlib.closing(open_store(kb)) as store:
+        copied = copy_store(store, target)
+    typer.echo(f"{target}: {_count(copied.documents, 'passage')}, {copied.written:,} written now, all compared")
 
 
 @app.command("eval")
@@ -265,6 +339,15 @@ def _told(report: Report, notes: Notes) -> str:
             f"{_count(len(notes.repaired), 'file')} with bytes that are not UTF-8, replaced: {_some(notes.repaired)}"
         )
     return "\n  ".join(lines)
+
+
+def _tell(comparison: Comparison) -> None:
+    typer.echo(
+        f"{comparison.queries:,} queries: {comparison.overlap:.0%} of the top 10 "
+        f"in common, the same best passage for {comparison.same_first:.0%}"
+    )
+    for name, value in comparison.before.items():
+        typer.echo(f"{name:12} {value:.4f} before, {comparison.after[name]:.4f} after")
 
 
 def _count(number: int, what: str) -> str:

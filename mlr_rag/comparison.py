@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
 from mlr_rag.admission import Pair
 from mlr_rag.documents import check_text
-from mlr_rag.errors import InvalidQueryError
+from mlr_rag.errors import InvalidInputError, InvalidQueryError
 
 Queries: TypeAlias = "Sequence[str] | Mapping[str, Mapping[str, int]]"
 
@@ -63,6 +65,31 @@ def compare(old: Pair, new: Pair, queries: Queries) -> Comparison:
         before=before,
         after=after,
     )
+
+
+def read_queries(file: Path) -> Queries:
+    """Queries to compare with: one a line; or JSON Lines with "query" and "relevant", ids or id → grade, all of them.
+
+    Raises:
+        InvalidInputError: names the line that is neither.
+    """
+    lines = [(number, line) for number, line in enumerate(file.read_text("utf-8").splitlines(), 1) if line.strip()]
+    if file.suffix.lower() not in (".jsonl", ".ndjson"):
+        return [line.strip() for _, line in lines]
+    judged: dict[str, dict[str, int]] = {}
+    for number, line in lines:
+        try:
+            parsed = json.loads(line)
+            relevant = parsed["relevant"]
+            grades = relevant if isinstance(relevant, dict) else dict.fromkeys(relevant, 1)
+            judged[str(parsed["query"])] = {str(id): int(grade) for id, grade in grades.items()}
+        except (ValueError, KeyError, TypeError) as problem:
+            raise InvalidInputError(
+                f"{file}, line {number:,}, is no judged query ({type(problem).__name__}: {problem})",
+                found=line[:80],
+                expected='{"query": "a text", "relevant": ["an id"]}',
+            ) from None
+    return judged
 
 
 def _run(pair: Pair, texts: list[str]) -> dict[str, dict[str, float]]:

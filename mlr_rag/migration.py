@@ -86,7 +86,11 @@ def reindex(
     """
     with _alone(store):
         passport = read_passport(store.info or {}, store.url)
-        if passport.compare(encoder).accepted:
+        verdict = passport.compare(encoder)
+        if verdict.accepted:
+            if verdict.same and passport.model != name_of(encoder):  # the same model has moved
+                renamed = passport.model_copy(update={"model": name_of(encoder)})
+                store.write_info({**(store.info or {}), "passport": renamed.model_dump()})
             return _finish(Pair(encoder, store, passport.tolerance), show_progress)
         target = Pair(encoder, _side(store, encoder), passport.tolerance)
         move = _Move(store, target, show_progress)

@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from typer.testing import CliRunner, Result
 
 from mlr_rag import MLRModel, Retriever, __version__
 from mlr_rag.cli import app
+from mlr_rag.stores import open_store
 from tests.test_evaluation import archive
+from tests.tiny import build
 
 HEAVY = {"torch", "transformers", "sentence_transformers"}
 
@@ -50,7 +54,7 @@ def kb(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
 
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     shown, modules = modules_of("--help")
-    for command in ("index", "search", "info", "eval", "demo"):
+    for command in ("index", "search", "info", "reindex", "rollback", "prune", "copy", "eval", "demo"):
         assert f"\n  {command} " in shown
     assert "typer" in modules
     assert not modules & (HEAVY | {"numpy", "qdrant_edge", "pydantic"})
@@ -233,3 +237,57 @@ def test_eval_gives_the_same_through_every_store(tmp_path: Path, tiny_model_dir:
     plain = call("eval", collection, "--model", tiny_model_dir).stdout
     assert "tiny test: 4 documents, 2 queries, 3 judgments" in plain
     assert "ndcg@10      1.0000\n" in plain
+
+
+def test_to_another_model_and_back(tmp_path: Path, tiny_model_dir: Path) -> None:
+    kb, other = tmp_path / "kb", tmp_path / "other"
+    make_notes(tmp_path / "notes")
+    assert call("index", tmp_path / "notes", "--into", kb, "--model", tiny_model_dir).exit_code == 0
+    before = call("search", kb, "paris").stdout
+    other = build("distilbert", other)
+    judged = tmp_path / "judged.jsonl"
+    judged.write_text('{"query": "paris", "relevant": ["f1"]}\n')
+    looked = call("reindex", kb, "--model", other, "--compare", judged, "--no-switch")
+    assert looked.exit_code == 0, looked.output
+    assert "1 queries: " in looked.stdout
+    assert "ndcg@10" in looked.stdout
+    assert "not switched" in looked.stdout
+    assert call("search", kb, "paris").stdout == before
+    moved = call("reindex", kb, "--model", other)
+    assert ("0 encoded now" in moved.stdout, "mlr-rag rollback" in moved.stdout) == (True, True)
+    assert str(other) in call("info", kb).stdout
+    assert call("rollback", kb).exit_code == 0
+    assert call("search", kb, "paris").stdout == before
+    assert "1 old generation deleted" in call("prune", kb).stdout
+    refused = call("rollback", kb)
+    assert (refused.exit_code, "roll back" in refused.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(("architecture", "generation"), [("bert", 1), ("distilbert", 2)])
+def test_to_a_model_when_the_old_one_is_gone(tmp_path: Path, architecture: str, generation: int) -> None:
+    """Or has moved: then its vectors are still good."""
+    kb, old, new = tmp_path / "kb", build("bert", tmp_path / "old"), build(architecture, tmp_path / "new")
+    make_notes(tmp_path / "notes")
+    assert call("index", tmp_path / "notes", "--into", kb, "--model", old).exit_code == 0
+    shutil.rmtree(old)
+    assert call("search", kb, "paris").exit_code == 1
+    assert call("reindex", kb, "--model", new).exit_code == 0
+    assert call("search", kb, "paris").exit_code == 0
+    with closing(open_store(str(kb))) as store:
+        assert store.current() == generation
+
+
+def test_queries_that_are_none(tmp_path: Path, kb: Path, tiny_model_dir: Path) -> None:
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text('{"query": "paris", "relevant": ["f1"]}\n{"question": "x"}\n')
+    done = call("reindex", kb, "--model", tiny_model_dir, "--compare", queries)
+    assert done.exit_code == 1
+    assert "line 2" in done.stderr
+
+
+def test_copy(tmp_path: Path, kb: Path) -> None:
+    done = call("copy", kb, f"chroma:{tmp_path}/chroma/notes")
+    assert done.exit_code == 0, done.output
+    assert "all compared" in done.stdout
+    assert call("search", f"chroma:{tmp_path}/chroma/notes", "paris").stdout == call("search", kb, "paris").stdout
+    assert call("copy", kb, kb).exit_code == 1

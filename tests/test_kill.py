@@ -1,4 +1,4 @@
-"""A folder belongs to one process at a time. That an ingest survives kill -9 is shown for every store in conformance."""
+"""A folder belongs to one process at a time. That an ingest survives kill -9 is shown in tests/conformance."""
 
 from __future__ import annotations
 

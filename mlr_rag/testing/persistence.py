@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mlr_rag.errors import ModelMismatchError
+from mlr_rag.testing import migrate
 from mlr_rag.testing.base import Make, Suite
 from mlr_rag.testing.kill import DIMENSION, run, trial
 from mlr_rag.testing.vectors import records, vector_of
@@ -84,6 +85,10 @@ class Persistence(Suite):
         assert done.faults_after_kill == []
         assert done.faults_after_rerun == []
         assert done.encoded_again == frozenset()
+
+    def test_a_killed_migration_is_finished_by_running_it_again(self, make: Make, tmp_path: Path) -> None:
+        moments = iter([0.05, 0.3])
+        assert migrate.trial(_address(make), tmp_path / "logs", lambda: next(moments), 2, count=400, pause=0.04) == []
 
 
 def _address(make: Make) -> str:
