@@ -141,6 +141,7 @@ def info(kb: _Place, as_json: _AsJson = False) -> None:
 
     with contextlib.closing(open_store(kb)) as store:
         description, count = store.info, store.count()
+        kept = [generation for generation in store.generations() if generation != store.generation]
     if description is None:
         raise InvalidInputError(f"{kb} has no passport", found=f"{count:,} vectors", expected="a knowledge base")
     passport = read_passport(description, store.url)
@@ -152,10 +153,13 @@ def info(kb: _Place, as_json: _AsJson = False) -> None:
         "recipe": passport.recipe,
         "dimension": passport.dimension,
         "vectors_per_document": passport.vectors_per_document,
+        "generation": store.generation,
+        "kept_generations": kept,
     }
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
+    facts["kept_generations"] = ", ".join(map(str, kept)) or "none"
     facts["recipe"] = ", ".join(f"{name}={value}" for name, value in passport.recipe.items())
     for name, value in facts.items():
         typer.echo(f"{name.replace('_', ' '):21} {value}")

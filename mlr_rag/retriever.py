@@ -43,6 +43,7 @@ class Info:
         fingerprint: That model's sha256.
         recipe: Its layers and poolings.
         dimension: Length of the vectors.
+        generation: Which generation of the collection this retriever uses: 1, until a `reindex`.
         note: What was said when a model that is not quite the same was accepted; "" otherwise.
     """
 
@@ -52,6 +53,7 @@ class Info:
     fingerprint: str
     recipe: dict[str, Any]
     dimension: int
+    generation: int
     note: str
 
 
@@ -240,6 +242,7 @@ class Retriever:
             fingerprint=passport.digest,
             recipe=passport.recipe,
             dimension=passport.dimension,
+            generation=pair.store.generation,
             note=pair.note,
         )
 

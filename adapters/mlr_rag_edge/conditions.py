@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import qdrant_edge as qdrant
@@ -11,6 +12,7 @@ from mlr_rag.filters import Bool, Cmp, Filter
 
 TOKENS = "tokens"
 NUMBERS = "numbers"
+_TIGHTEST: dict[str, Callable[[float, float], float]] = {"gt": max, "gte": max, "lt": min, "lte": min}
 
 
 def translate(filter: Filter | None) -> Any:
@@ -18,9 +20,9 @@ def translate(filter: Filter | None) -> Any:
     if filter is None:
         return None
     if isinstance(filter, Bool):
-        parts = [translate(part) for part in filter.parts]
         if filter.op == "and":
-            return qdrant.Filter(must=parts)
+            return qdrant.Filter(must=_all_of(filter.parts))
+        parts = [translate(part) for part in filter.parts]
         if filter.op == "not":
             return qdrant.Filter(must_not=parts)
         return _any_of(parts)
@@ -42,8 +44,26 @@ def _comparison(cmp: Cmp) -> Any:
             return qdrant.Filter(must_not=[_holds(tokens.equal_token(cmp.key, value)) for value in cmp.value])
         case "contains":
             return _holds(tokens.contains_token(cmp.key, cmp.value))
-    bounds = qdrant.RangeFloat(**{cmp.op: float(cmp.value)})
-    return qdrant.Filter(must=[qdrant.FieldCondition(f"{NUMBERS}.{tokens.field_name(cmp.key)}", range=bounds)])
+    return _range(cmp.key, [cmp])
+
+
+def _all_of(parts: Sequence[Filter]) -> list[Any]:
+    """Conditions that must all hold; the bounds of one field become one, which the engine then finds in its index."""
+    bounds: dict[str, list[Cmp]] = {}
+    for part in parts:
+        if isinstance(part, Cmp) and part.op in _TIGHTEST:
+            bounds.setdefault(part.key, []).append(part)
+    others = [translate(part) for part in parts if not (isinstance(part, Cmp) and part.op in _TIGHTEST)]
+    return others + [_range(key, cmps) for key, cmps in bounds.items()]
+
+
+def _range(key: str, cmps: Sequence[Cmp]) -> Any:
+    values: dict[str, float] = {}
+    for cmp in cmps:
+        value = float(cmp.value)
+        values[cmp.op] = _TIGHTEST[cmp.op](values.get(cmp.op, value), value)
+    condition = qdrant.FieldCondition(f"{NUMBERS}.{tokens.field_name(key)}", range=qdrant.RangeFloat(**values))
+    return qdrant.Filter(must=[condition])
 
 
 def _holds(token: str) -> Any:

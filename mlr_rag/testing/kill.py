@@ -3,7 +3,8 @@
     python -m mlr_rag.testing.kill URL LOG COUNT VERSION PAUSE
 
 The log gets a line for each step, on disk before the process goes on: `open`, `ingest`, `encode` with the ids of a
-batch before it is encoded, `ack` with the ids of a batch after `upsert` has returned, `done`.
+batch before it is encoded, `ack` with the ids of a batch after `upsert` has returned, `done`; or `error` with the name
+of an error of ours that ended it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mlr_rag.documents import Document
-from mlr_rag.errors import StoreNotFoundError
+from mlr_rag.errors import MlrRagError, StoreNotFoundError
 from mlr_rag.retriever import Retriever
 from mlr_rag.stores import open_store
 from mlr_rag.testing.encoder import HashEncoder
@@ -153,6 +154,8 @@ def check(url: str, expected: list[Document], older: list[Document], must_have: 
     newest = {document.id: document for document in expected}
     faults: list[str] = []
     with closing(opened) as store:
+        if (must_have or older) and (store.info or {}).get("passport", {}).get("digest") != encoder.fingerprint:
+            faults.append(f"no passport, or another one: {store.info}")
         records = [record for batch in store.scan(with_vectors=True) for record in batch]
         found = {record.document.id: record.document for record in records}
         if not len(found) == len(records) == store.count():
@@ -196,4 +199,9 @@ def trial(url: str, logs: Path, count: int, version: int, pause: float, kill: tu
 
 if __name__ == "__main__":
     place, journal, count, version, pause = sys.argv[1:]
-    ingest(place, Log(Path(journal)), int(count), int(version), float(pause))
+    into = Log(Path(journal))
+    try:
+        ingest(place, into, int(count), int(version), float(pause))
+    except MlrRagError as problem:
+        into.write("error", [type(problem).__name__])
+        sys.exit(f"{type(problem).__name__}: {problem}")

@@ -132,10 +132,12 @@ class Attempt:
     Attributes:
         finished: It was not killed before its end.
         faults: What must not be: of the run itself, and of what it left.
+        seconds: From the beginning of the migration to the end of the process.
     """
 
     finished: bool
     faults: list[str]
+    seconds: float
 
 
 def attempt(url: str, log: Path, pause: float, ids: Ids, kill_after: float | None) -> Attempt:
@@ -152,6 +154,7 @@ def attempt(url: str, log: Path, pause: float, ids: Ids, kill_after: float | Non
     process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "mlr_rag.testing.migrate", *words])
     try:
         wait_for(log, "reindex", process)
+        started = time.perf_counter()
         if kill_after is not None:
             time.sleep(kill_after)
             process.kill()
@@ -159,14 +162,14 @@ def attempt(url: str, log: Path, pause: float, ids: Ids, kill_after: float | Non
     finally:
         process.kill()
         process.wait()
-    steps = read_log(log)
+    seconds, steps = time.perf_counter() - started, read_log(log)
     faults = [message for step, messages in steps if step == "fault" for message in messages]
     ids.present.update(id for step, named in steps if step == "ack" for id in named)
     ids.gone.update(id for step, named in steps if step == "gone" for id in named)
     finished = "done" in [step for step, _ in steps]
     if kill_after is None and not finished:
         faults.append(f"the command ended with {process.returncode}")
-    return Attempt(finished, faults + check(url, ids))
+    return Attempt(finished, faults + check(url, ids), seconds)
 
 
 def check(url: str, ids: Ids) -> list[str]:

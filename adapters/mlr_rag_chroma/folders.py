@@ -1,0 +1,106 @@
+"""Folders of Chroma's: one process at a time, as two corrupt each other's index without a word (chroma#2399)."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from chromadb.config import Settings
+from filelock import FileLock, Timeout
+
+from mlr_rag.errors import InvalidInputError, StoreError, StoreLockedError, StoreNotFoundError
+
+OPENING = threading.RLock()  # held while a client is made or closed: chromadb itself would make two engines at once
+
+_LOCK = ".mlr_rag.lock"
+_DATABASE = "chroma.sqlite3"
+_OPEN: dict[Path, Folder] = {}
+
+
+class Folder:
+    """A folder that this process has open, shared by all of its connections; each `hold` needs one `release`.
+
+    Attributes:
+        path: Where it is, resolved.
+        settings: Of its clients; chromadb wants the same for all, and has one engine for each spelling of the path.
+        lock: What writes hold.
+    """
+
+    @classmethod
+    def hold(cls, path: Path, settings: Any = None, must_exist: bool = False) -> Folder:
+        """The folder; it is made, unless it must be Chroma's already.
+
+        Args:
+            path: Where it is.
+            settings: Of the client of it that there is; without it one is to be made, with those of the others.
+            must_exist: Whether it is not to be made.
+
+        Raises:
+            StoreNotFoundError: it must be Chroma's, and is not.
+            StoreLockedError: another process has it, or another engine in this process.
+            StoreError: this user may not write there.
+        """
+        path = _resolved(path)
+        with OPENING:
+            folder = _OPEN.get(path) or cls(path, settings, must_exist)
+            if settings is not None and settings.persist_directory != folder.settings.persist_directory:
+                raise StoreLockedError(
+                    f"this process has {path} open by another client, with an index of its own",
+                    found=settings.persist_directory,
+                    expected=folder.settings.persist_directory,
+                    remedy="Use one client for all, or the same spelling of the path.",
+                )
+            folder._holds += 1
+            _OPEN[path] = folder
+            return folder
+
+    def __init__(self, path: Path, settings: Any, must_exist: bool) -> None:
+        if must_exist and not (path / _DATABASE).exists():
+            raise StoreNotFoundError(
+                f"no Chroma collections at {path}", remedy="Make one by adding documents, or check the path."
+            )
+        self.path = path
+        self.settings = settings or Settings(anonymized_telemetry=False, persist_directory=str(path))
+        self.lock = threading.RLock()
+        self._file_lock = _locked(path)
+        self._process = os.getpid()
+        self._holds = 0
+
+    def release(self) -> None:
+        """Give it up; the last one to do so lets other processes in."""
+        with OPENING:
+            self._holds -= 1
+            if self._holds == 0 and self._process == os.getpid():  # in a forked child the lock is still the parent's
+                del _OPEN[self.path]
+                self._file_lock.release()
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        path = path.expanduser().resolve()
+        path.exists()
+    except (OSError, ValueError, RuntimeError) as problem:
+        raise InvalidInputError(f"not a path: {problem}", found=str(path)[:80], expected="a folder's path") from None
+    return path
+
+
+def _locked(path: Path) -> FileLock:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / _LOCK, thread_local=False)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StoreLockedError(
+            f"another process has {path} open",
+            expected="one process at a time, readers included",
+            remedy=f"Close it there first, or use a server: chroma run --path {path}, and chroma://host:8000/name.",
+        ) from None
+    except OSError as problem:
+        raise StoreError(
+            f"cannot write to {path}",
+            found=problem.strerror or problem,
+            expected="a folder that this user may write to",
+        ) from problem
+    return lock

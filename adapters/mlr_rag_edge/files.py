@@ -1,0 +1,101 @@
+"""What an edge collection asks of the file system: room, a lock, and files that are replaced whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mlr_rag.errors import StoreError, StoreFullError, StoreLockedError
+
+_SPARE_BYTES = 64 << 20  # the engine grows memory-mapped files by 32 MiB at a time; a full disk would kill the process
+_ZEROS = bytes(1 << 18)
+
+
+def check_space(path: Path, size: int = 0) -> None:
+    """Refuse to open or to write where the disk has no room for it.
+
+    Raises:
+        StoreFullError: before anything was touched.
+    """
+    free, needed = shutil.disk_usage(path).free, _SPARE_BYTES + size
+    if free < needed:
+        raise StoreFullError(
+            f"no room on the disk for {path}",
+            found=f"{free / 2**20:.0f} MiB free",
+            expected=f"{needed / 2**20:.0f} MiB",
+            remedy="Free some space and run the same command again; what was written is kept.",
+        )
+
+
+def locked(path: Path) -> FileLock:
+    """The folder's lock, held; the folder is made where there is none.
+
+    Raises:
+        StoreLockedError: another process holds it.
+        StoreError: this user may not write there.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / ".lock", thread_local=False)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StoreLockedError(
+            f"another process has {path} open",
+            expected="one process at a time, readers included",
+            remedy="Close it there first; to search from several processes at once, let one of them serve the others, "
+            "or give each its own copy of the folder.",
+        ) from None
+    except OSError as problem:
+        raise StoreError(
+            f"cannot write to {path}",
+            found=problem.strerror or problem,
+            expected="a folder that this user may write to",
+        ) from problem
+    return lock
+
+
+def unlock(lock: FileLock, remove: bool = False) -> None:
+    """Free the lock; `remove` leaves neither its file nor, if that is empty now, its folder."""
+    file = Path(lock.lock_file)
+    if remove:
+        with suppress(OSError):  # Windows removes it when it is released
+            file.unlink()
+    lock.release()
+    if remove:
+        with suppress(OSError):  # something of the user's is in it
+            file.parent.rmdir()
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """A copy that takes no more room than the files do: the engine makes its own far larger than what is in them."""
+    shutil.copytree(source, target, copy_function=_copy_sparse)
+
+
+def _copy_sparse(source: str, target: str) -> None:
+    with Path(source).open("rb") as old, Path(target).open("wb") as new:
+        while chunk := old.read(len(_ZEROS)):
+            if chunk == _ZEROS:
+                new.seek(len(chunk), os.SEEK_CUR)
+            else:
+                new.write(chunk)
+        new.truncate()
+
+
+def replace_file(file: Path, text: str) -> None:
+    """Write a file durably: whatever stops it, the file is the old or the new one, whole."""
+    fresh = file.with_name(f"{file.name}.new")
+    with fresh.open("w", encoding="utf-8") as opened:
+        opened.write(text)
+        opened.flush()
+        os.fsync(opened.fileno())
+    fresh.replace(file)
+    if os.name != "nt":  # Windows cannot open a folder to sync it
+        folder = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
