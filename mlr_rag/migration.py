@@ -37,6 +37,7 @@ Contents: TypeAlias = Mapping[int, int]  # hash of each id → hash of its conte
 _FEW = 256  # changes in a pass: when there are no more, the next pass may make the writers wait
 _PASSES = 10  # after so many it makes them wait, however much they write
 _PREVIOUS = "previous"  # in a generation's description: which one was current before it
+_HIGHEST = "highest"  # the same: the highest generation that was pruned; its number is not used again for another model
 _SETTLING = "settling"  # the same, from the switch until the last look at the old generation
 
 
@@ -143,7 +144,9 @@ def rollback(
 def prune(store: VectorStore) -> int:
     """Delete every generation but the current one; returns how many there were. See `Retriever.prune`."""
     with _alone(store):
-        others = [generation for generation in store.generations() if generation != store.generation]
+        generations = store.generations()
+        store.write_info({**(store.info or {}), _HIGHEST: max(generations)})
+        others = [generation for generation in generations if generation != store.generation]
         for generation in others:
             store.beside(generation).drop()
         return len(others)
@@ -268,7 +271,8 @@ def _side(store: VectorStore, encoder: Encoder) -> VectorStore:
         if side.info is not None and read_passport(side.info, side.url).compare(encoder).accepted:
             return side
         side.close()
-    return store.beside(max(generations) + 1, encoder.dimension, vectors_per_document(encoder))
+    number = max(*generations, (store.info or {}).get(_HIGHEST, 1)) + 1
+    return store.beside(number, encoder.dimension, vectors_per_document(encoder))
 
 
 def _finish(pair: Pair, show_progress: bool | None) -> Migration:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlr_rag.documents import Document
-from mlr_rag.errors import InvalidInputError, ModelMismatchError, StoreNotFoundError
+from mlr_rag.errors import InvalidInputError, MissingExtraError, ModelMismatchError, StoreNotFoundError
 from mlr_rag.filters import Filter
 
 Vector: TypeAlias = npt.NDArray[np.float32]
@@ -137,20 +137,29 @@ def split_url(url: str) -> tuple[str, str]:
 
 
 def open_store(url: str, *, dimension: int | None = None, vectors_per_document: int = 1) -> VectorStore:
-    """The store that a URL names: `./kb` or `edge:./kb`, `memory:`.
+    """The store that a URL names: `./kb`, `memory:`, `qdrant://host:6333/name`, `chroma:./dir/name` and so on.
 
     Without a `dimension` the collection must exist.
 
     Raises:
-        InvalidInputError: no installed store has this scheme.
+        InvalidInputError: no store has this scheme.
+        MissingExtraError: its package is not installed.
     """
     scheme, location = split_url(url)
     found = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
     if scheme not in found:
+        schemes = ", ".join(sorted(found))
         raise InvalidInputError(
-            "no store for this URL", found=url, expected=f"a path, or one of {', '.join(sorted(found))} before a colon"
+            "no store for this URL", found=f"{scheme}:", expected=f"a path, or one of {schemes} before a colon"
         )
-    factory: StoreFactory = found[scheme].load()
+    try:
+        factory: StoreFactory = found[scheme].load()
+    except ImportError as problem:
+        raise MissingExtraError(
+            f"{scheme}: needs a package that is not installed",
+            found=f"no {problem.name}",
+            remedy=f"pip install 'mlr-rag[{scheme.partition('+')[0]}]'",
+        ) from problem
     return factory.open(location, dimension=dimension, vectors_per_document=vectors_per_document)
 
 

@@ -10,9 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from mlr_rag.filters import Scalar, is_number
+
+_CACHED = 1 << 14  # values come again: hashing them anew was most of what writing a document cost
 
 
 def tokens(metadata: Mapping[str, Any]) -> list[str]:
@@ -49,11 +52,13 @@ def contains_token(key: str, value: Scalar) -> str:
     return _token("contains", key, value)
 
 
+@lru_cache(_CACHED)
 def field_name(key: str) -> str:
     """A name made of [0-9a-f] that stands for any key."""
     return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:24]
 
 
+@lru_cache(_CACHED, typed=True)
 def _token(kind: str, key: str, *values: Scalar) -> str:
     plain = [float(value) + 0.0 if is_number(value) else value for value in values]  # 1 is 1.0, -0.0 is 0.0
     return hashlib.sha256(json.dumps([kind, key, *plain]).encode()).hexdigest()[:24]

@@ -32,6 +32,7 @@ from mlr_rag.errors import (
     InvalidDocumentError,
     InvalidFilterError,
     InvalidQueryError,
+    MissingExtraError,
     ModelNotFoundError,
     StoreCorruptError,
     StoreFullError,
@@ -390,3 +391,17 @@ def test_killed_while_it_was_made_or_dropped(tmp_path: Path, step: str) -> None:
         (kb / "collection.json").unlink()
     with _open(kb) as open_kb:
         assert open_kb.count() == (1 if step == "described" else 0)
+
+
+def test_a_store_whose_package_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("mlr_rag_qdrant")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "qdrant_client", None)
+    with pytest.raises(MissingExtraError, match=re.escape("pip install 'mlr-rag[qdrant]'")):
+        open_store("qdrant+https://example.org/docs")
+
+
+def test_an_unknown_scheme_does_not_repeat_the_password() -> None:
+    with pytest.raises(InvalidInputError, match="no store for this URL") as error:
+        open_store("qdrant+http://user:secret@example.org/docs")
+    assert "secret" not in str(error.value)

@@ -27,6 +27,7 @@ from mlr_rag.errors import (
     StoreCorruptError,
     StoreDeniedError,
     StoreError,
+    StoreFullError,
     StoreLockedError,
     StoreNotFoundError,
     StoreUnavailableError,
@@ -35,7 +36,7 @@ from mlr_rag.errors import (
 from mlr_rag.filters import parse
 from mlr_rag.stores import Record, open_store
 from mlr_rag.testing import HashEncoder, unit_rows
-from mlr_rag_chroma import ChromaStore, clients, connection
+from mlr_rag_chroma import ChromaStore, clients, connection, folders
 from tests.chroma_server import ChromaServer
 
 TOKEN = "a-secret-token"
@@ -62,7 +63,6 @@ def name() -> str:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost server is not waited for."""
     monkeypatch.setattr(connection, "_PATIENCE", 0.2)
-    monkeypatch.setattr(clients, "_TIMEOUT", httpx.Timeout(0.2))
 
 
 def records(n: int = 20, start: int = 0) -> list[Record]:
@@ -198,6 +198,18 @@ def test_another_format_is_refused(client: Any, name: str) -> None:
     client.create_collection(name, metadata={"mlr_rag": 2}, embedding_function=None)
     with pytest.raises(StoreCorruptError, match="found 2, expected format 1"):
         ChromaStore(client, name, 8)
+
+
+def test_a_damaged_description_is_refused(client: Any, name: str) -> None:
+    cosine: Any = {"hnsw": {"space": "cosine"}}
+    client.create_collection(name, metadata={"mlr_rag": 1}, configuration=cosine, embedding_function=None)
+    with pytest.raises(StoreCorruptError, match="found dimension None"):
+        ChromaStore(client, name, 8)
+    store = ChromaStore(client, f"{name}-2", 8)
+    damaged = {"mlr_rag": 1, "dimension": 8, "vectors_per_document": 1, "info": "{"}
+    client.get_collection(f"{name}-2", embedding_function=None).modify(metadata=damaged)
+    with pytest.raises(StoreCorruptError, match="expected JSON"):
+        _ = store.info
 
 
 # Records
@@ -352,6 +364,25 @@ def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
     assert (tmp_path / "chroma.sqlite3").read_text().startswith("not a database")
 
 
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(open_store(f"chroma:{tmp_path}/kb1", dimension=8)) as store:
+        store.upsert(records())
+        monkeypatch.setattr(folders, "_SPARE_BYTES", 1 << 60)
+        with pytest.raises(StoreFullError, match="MiB free"):
+            store.upsert(records(start=20))
+        assert store.count() == 20
+
+
+def test_a_client_that_its_user_closes(tmp_path: Path) -> None:
+    client = chromadb.PersistentClient(tmp_path)
+    store = ChromaStore(client, "kb1", 8)
+    client.close()
+    with pytest.raises(StoreClosedError):
+        store.count()
+    store.close()
+    open_store(store.url).close()
+
+
 FORK = """
 import os, sys
 from mlr_rag.errors import StoreLockedError
@@ -413,7 +444,8 @@ def test_a_killed_server_and_one_started_again(tmp_path: Path, impatient: None) 
         store.close()
 
 
-def test_a_short_absence_of_the_server_is_not_noticed(tmp_path: Path) -> None:
+def test_a_short_absence_of_the_server_is_not_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_PATIENCE", 60)  # on a machine that is busy a start takes long
     with ChromaServer(tmp_path) as server:
         store = open_store(f"chroma:{server.location}/kb1", dimension=8)
         server.kill()
@@ -458,7 +490,8 @@ def test_a_server_that_is_not_there(impatient: None) -> None:
             open_store(url, dimension=8)
 
 
-def test_a_server_that_does_not_answer(impatient: None) -> None:
+def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "_TIMEOUT", httpx.Timeout(0.2))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"chroma://127.0.0.1:{silent.getsockname()[1]}/kb1"
         with pytest.raises(StoreUnavailableError, match="stopped answering"):

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -23,6 +24,7 @@ from mlr_rag.errors import StoreClosedError, StoreCorruptError, StoreError, Stor
 from mlr_rag.filters import parse
 from mlr_rag.memory import MemoryStore
 from mlr_rag.stores import Record, open_store
+from mlr_rag.testing.vectors import vector_of
 from mlr_rag_edge import EdgeStore, index, shard
 from mlr_rag_edge.index import Index
 
@@ -36,7 +38,7 @@ def rows(n: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     centres = np.random.default_rng(7).normal(size=(20, DIMENSION))
     found = centres[rng.integers(0, 20, n)] + 0.3 * rng.normal(size=(n, DIMENSION))
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), np.float32)
 
 
 def records(n: int, start: int = 0) -> list[Record]:
@@ -245,9 +247,11 @@ def _trials(name: str, scratch: Path) -> None:
 @pytest.mark.parametrize("name", _TRIALS)
 def test_killed_at_any_step(name: str, tmp_path: Path) -> None:
     """In a process of its own that forks: one that has used the engine must not."""
+    memory = Path("/dev/shm")  # many small writes, each of them synced
     script = "import pathlib, sys, tests.test_edge as test; test._trials(sys.argv[1], pathlib.Path(sys.argv[2]))"
-    words = [sys.executable, "-W", "ignore", "-c", script, name, str(tmp_path)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as scratch:
+        words = [sys.executable, "-W", "ignore", "-c", script, name, scratch]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
 
 
@@ -289,8 +293,8 @@ class TestIndex:
         store.upsert(records(300))
         build = Index._build_in_child
 
-        def meanwhile(self: Index, *arguments: object) -> None:
-            build(self, *arguments)
+        def meanwhile(self: Index, copy: Path, niceness: int) -> None:
+            build(self, copy, niceness)
             store.upsert(records(400, start=300))
             store.upsert([Record(Document("another", "5", {"n": 5, "new": 1.5}), rows(1, seed=2)[0])])
             store.delete(ids=["6", "699"])
@@ -306,7 +310,7 @@ class TestIndex:
             found = {record.document.id: record for batch in store.scan(with_vectors=True) for record in batch}
             assert set(found) == {str(i) for i in range(699) if i != 6 and not 10 <= i < 20}
             assert found["5"].document == Document("another", "5", {"n": 5, "new": 1.5})
-            np.testing.assert_allclose(found["5"].vector, rows(1, seed=2)[0], atol=1e-6)
+            np.testing.assert_allclose(vector_of(found["5"]), rows(1, seed=2)[0], atol=1e-6)
             assert store.count(parse({"new": {"$gt": 1}})) == 1
 
         check(store)
@@ -368,7 +372,7 @@ class TestIndex:
         self, store: EdgeStore, kb: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         store.upsert(records(100))
-        monkeypatch.setattr(index.sys, "executable", str(_program(kb.parent, "echo out of luck >&2; exit 3")))
+        monkeypatch.setattr(sys, "executable", str(_program(kb.parent, "echo out of luck >&2; exit 3")))
         with caplog.at_level(logging.WARNING), pytest.raises(StoreError, match="code 3 out of luck"):
             store.optimize()
         assert "without a new index" in caplog.text
@@ -416,7 +420,7 @@ def _program(folder: Path, does: str) -> Path:
 def _endless(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
     """Let builds last for ever; the file that is there once one runs."""
     started = folder / "started"
-    monkeypatch.setattr(index.sys, "executable", str(_program(folder, f"touch {started}; exec sleep 1000")))
+    monkeypatch.setattr(sys, "executable", str(_program(folder, f"touch {started}; exec sleep 1000")))
     return started
 
 

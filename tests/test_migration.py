@@ -204,6 +204,14 @@ def test_a_migration_given_up_for_another_model(kb: Retriever) -> None:
     assert kb.prune() == 2
 
 
+def test_a_number_is_not_used_again(kb: Retriever) -> None:
+    """A handle elsewhere on a generation that was pruned must not meet another model's vectors under its number."""
+    kb.reindex(HashEncoder(16, NEW))
+    kb.rollback(HashEncoder(8, OLD))
+    kb.prune()
+    assert kb.reindex(HashEncoder(24, "3")).generation == 3
+
+
 def test_one_migration_at_a_time(kb: Retriever) -> None:
     gate = gate_of(kb.store.url)
     with gate.migrating:

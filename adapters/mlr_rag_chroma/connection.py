@@ -67,6 +67,15 @@ class Connection:
         """What opens a collection."""
         return f"{self._url}{'' if self.in_cloud else '/'}{name}"
 
+    def check_space(self) -> None:
+        """Refuse to write to a folder whose disk has no room.
+
+        Raises:
+            StoreFullError: nothing was begun.
+        """
+        if self._folder is not None:
+            self._folder.check_space()
+
     def hold(self) -> Connection:
         """The same, which needs one more release."""
         with OPENING:
@@ -113,6 +122,7 @@ class Connection:
         except BaseException as problem:  # a panic of the engine does not derive from Exception
             if self._remote:
                 raise of_server(problem, self._url) from None  # what a client says may hold what it was given
+            self.check_space()
             raise of_engine(problem, self._url) from problem
 
     def _release_folder(self) -> None:

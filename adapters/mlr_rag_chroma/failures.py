@@ -14,7 +14,6 @@ from mlr_rag.errors import (
     StoreCorruptError,
     StoreDeniedError,
     StoreError,
-    StoreFullError,
     StoreLockedError,
     StoreNotFoundError,
     StoreUnavailableError,
@@ -65,10 +64,6 @@ def of_engine(problem: BaseException, url: str) -> StoreError:
     text = _text(problem)
     if isinstance(problem, NotFoundError) or (isinstance(problem, AttributeError) and "bindings" in text):
         return closed(url)  # without bindings is a client that was closed
-    if "disk is full" in text:
-        return StoreFullError(
-            f"no room on the disk for {url}", found=text, remedy="Free some space and make the same call again."
-        )
     if isinstance(problem, InternalError) and "database is locked" in text:
         return StoreLockedError(
             f"another process writes to {url}", found=text, remedy="Close it there first, or use a server for both."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 from chromadb.config import Settings
 from filelock import FileLock, Timeout
 
-from mlr_rag.errors import InvalidInputError, StoreError, StoreLockedError, StoreNotFoundError
+from mlr_rag.errors import InvalidInputError, StoreError, StoreFullError, StoreLockedError, StoreNotFoundError
 
 OPENING = threading.RLock()  # held while a client is made or closed: chromadb itself would make two engines at once
 
 _LOCK = ".mlr_rag.lock"
 _DATABASE = "chroma.sqlite3"
+_SPARE_BYTES = 64 << 20
 _OPEN: dict[Path, Folder] = {}
 
 
@@ -67,6 +69,23 @@ class Folder:
         self._file_lock = _locked(path)
         self._process = os.getpid()
         self._holds = 0
+
+    def check_space(self) -> None:
+        """Refuse to write where the disk has no room: Chroma would write a part, and not say what is wrong.
+
+        Raises:
+            StoreFullError: there is less than several of the largest batches need.
+        """
+        if not self.path.exists():
+            return  # the engine will say so
+        free = shutil.disk_usage(self.path).free
+        if free < _SPARE_BYTES:
+            raise StoreFullError(
+                f"no room on the disk for {self.path}",
+                found=f"{free / 2**20:.0f} MiB free",
+                expected=f"{_SPARE_BYTES / 2**20:.0f} MiB",
+                remedy="Free some space and run the same command again; what was written is kept.",
+            )
 
     def release(self) -> None:
         """Give it up; the last one to do so lets other processes in."""

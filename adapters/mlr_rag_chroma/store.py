@@ -113,6 +113,7 @@ class ChromaStore:
         check_vectors(records, self.dimension, self.vectors_per_document)
         for batch in batches(records, min(_UPSERT, self._connection.max_batch), _BYTES):
             with self._connection.lock:  # what one writer finds there must be what it replaces
+                self._connection.check_space()
                 stored = self._get([record.document.id for record in batch], ["metadatas"])
                 known = dict(zip(stored["ids"], stored["metadatas"], strict=True))
                 self._call("upsert", **columns(batch, known))

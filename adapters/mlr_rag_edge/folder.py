@@ -75,14 +75,13 @@ class Folder:
 
     def write_info(self, info: Info) -> None:
         """Replace the description on disk."""
+        self._describe(self.shard_path, info)
         self.info = info
-        self._describe()
 
     def replace_shard(self, path: Path, shard: Any) -> None:
         """Go on with another shard, and delete the one before; a query that runs meanwhile holds the old one open."""
-        before, self.shard_path = self.shard_path, path
-        self._describe()
-        self.shard = shard
+        self._describe(path, self.info)
+        before, self.shard_path, self.shard = self.shard_path, path, shard
         shutil.rmtree(before, ignore_errors=True)
 
     def close(self) -> None:
@@ -98,8 +97,8 @@ class Folder:
         (self.path / DESCRIPTION).unlink()
         sweep(self.path)
 
-    def _describe(self) -> None:
-        _write(self.path, self.dimension, self.vectors_per_document, self.shard_path.name, self.info)
+    def _describe(self, shard: Path, info: Info | None) -> None:
+        _write(self.path, self.dimension, self.vectors_per_document, shard.name, info)
 
 
 def shards(path: Path) -> list[Path]:

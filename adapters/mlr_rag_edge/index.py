@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import qdrant_edge as qdrant
 
-from mlr_rag.errors import MlrRagError, StoreError
+from mlr_rag.errors import StoreError
 from mlr_rag_edge.files import check_space, copy_folder
 from mlr_rag_edge.shard import add_fields, fields, load_shard
 
@@ -63,8 +63,10 @@ class Index:
         self._thread: threading.Thread | None = None
         self._hurry, self._stopped = threading.Event(), threading.Event()
         self._changed: set[uuid.UUID] | None = None  # ids written or deleted since the copy was made
-        self._written = self._queries = 0
-        self._problem: Exception | None = None
+        info = folder.shard.info()
+        self._written = info.points_count - info.indexed_vectors_count  # since the last build; a replaced one counts
+        self._queries = 0
+        self._problem: StoreError | None = None
 
     def wrote(self, ids: Iterable[uuid.UUID], upserted: int = 0) -> None:
         """Note a change, before it is made and under the lock; start a build where it is time for one."""
@@ -105,9 +107,8 @@ class Index:
     def _start_if_due(self) -> None:
         if self._thread is not None or self._problem is not None or self._folder.shard is None:
             return
-        info = self._folder.shard.info()
-        outside = max(self._written, info.points_count - info.indexed_vectors_count)  # replaced ones count as indexed
-        if info.points_count >= ENOUGH and outside > SHARE * info.points_count:
+        count = self._folder.shard.info().points_count
+        if count >= ENOUGH and self._written > SHARE * count:
             self._start(NICENESS)
 
     def _start(self, niceness: int) -> threading.Thread:
@@ -125,10 +126,8 @@ class Index:
             self._build(copy, niceness)
         except _Stopped:
             pass
-        except Exception as problem:
-            self._problem = (
-                problem if isinstance(problem, MlrRagError) else StoreError(f"no index was built: {problem}")
-            )
+        except BaseException as problem:  # a panic of the engine does not derive from Exception
+            self._problem = problem if isinstance(problem, StoreError) else StoreError(f"no index: {problem!s:.200}")
             logger.warning("%s goes on without a new index: %s", self._folder.path, self._problem)
         finally:
             with self._lock:

@@ -40,12 +40,14 @@ _UPSERT = 256
 _SCROLL = 10_000
 # How an index is searched; without one, search is exact. With filters that leave some tenths of the records, plain HNSW
 # loses its way between clusters (recall 0.6 where ACORN, which looks two links ahead, has 1.0).
-_SEARCH = qdrant.SearchParams(hnsw_ef=192, acorn=qdrant.AcornSearchParams(enable=True, max_selectivity=0.7))
+_SEARCH = qdrant.SearchParams(hnsw_ef=256, acorn=qdrant.AcornSearchParams(enable=True, max_selectivity=1.0))
 _TIES = 4  # hits to ask for beyond k, to see whether the k-th ties with the next
 
 
 class EdgeStore:
-    """Embedded Qdrant in one folder: exact search, durable and atomic batches, one process at a time.
+    """Embedded Qdrant in one folder: durable and atomic batches, one process at a time.
+
+    Search is exact; from 20,000 records on, an index is built in the background (see index.py), and finds nearly all.
 
     Opening the same folder twice in one process gives two handles on one collection.
 
@@ -210,6 +212,7 @@ class EdgeStore:
         """
         self._shard()
         self._folder.index.build(wait)
+        self._shard()  # closed meanwhile: there is no index
 
     def drop(self) -> None:
         """See VectorStore."""

@@ -130,6 +130,15 @@ class Contract(Suite):
         store.upsert([Record(Document("same", id), row) for id in ("c", "a", "d", "b")])
         assert [match.record.document.id for match in store.query(row, 4)] == ["a", "b", "c", "d"]
 
+    def test_ties_in_many_dimensions(self, make: Make) -> None:
+        """A product of matrices gives equal rows scores that differ in their last bits; a store must not."""
+        store, rows = make(384), unit_rows(200, 384)
+        rows[::29] = rows[0]
+        store.upsert([Record(Document("text", f"{i:03}"), rows[i]) for i in reversed(range(200))])
+        found = store.query(rows[0], 7)
+        assert [match.record.document.id for match in found] == [f"{i:03}" for i in range(0, 200, 29)]
+        store.close()
+
     def test_ties_beyond_k_are_left_out_by_id(self, store: VectorStore) -> None:
         near, far = unit_rows(2)
         store.upsert([Record(Document("same", f"{i:03}"), near) for i in reversed(range(50))])

@@ -3,8 +3,8 @@
     python -m mlr_rag.testing.migrate URL LOG PAUSE
 
 The collection was filled by `fill`, with model 1. The process moves it to model 2; its log, on disk before the process
-goes on, gets `open`, `reindex`, `ack` with the id of each document added or deleted meanwhile, `fault` with whatever a
-reader or the writer met that must not be, `done`.
+goes on, gets `open`, `reindex`, `ack` with the id of each document added meanwhile, `delete` with the id of one before
+it is deleted and `gone` afterwards, `fault` with whatever a reader or the writer met that must not be, `done`.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def migrate(url: str, log: Log, pause: float) -> None:
 
 
 def _write(kb: Retriever, log: Log, stop: threading.Event) -> None:
-    """Add documents, and delete every fourth again; a log line follows each that was acknowledged."""
+    """Add documents, and delete every fourth again; a log line follows whatever was acknowledged."""
     number = 0
     with _faults(log):
         while not stop.is_set():
@@ -81,6 +81,7 @@ def _write(kb: Retriever, log: Log, stop: threading.Event) -> None:
             kb.add([Document(f"text of {id}", id)])
             log.write("ack", [id])
             if number % 4 == 0:
+                log.write("delete", [id])
                 kb.delete([id])
                 log.write("gone", [id])
             number += 1
@@ -119,7 +120,7 @@ class _faults:  # noqa: N801 - used as a function is
 
 @dataclass(frozen=True)
 class Ids:
-    """What was acknowledged to have been added, and of it, to have been deleted."""
+    """What must be there, and what must not; one whose deletion a kill interrupted is in neither."""
 
     present: set[str]
     gone: set[str]
@@ -165,6 +166,7 @@ def attempt(url: str, log: Path, pause: float, ids: Ids, kill_after: float | Non
     seconds, steps = time.perf_counter() - started, read_log(log)
     faults = [message for step, messages in steps if step == "fault" for message in messages]
     ids.present.update(id for step, named in steps if step == "ack" for id in named)
+    ids.present.difference_update(id for step, named in steps if step == "delete" for id in named)
     ids.gone.update(id for step, named in steps if step == "gone" for id in named)
     finished = "done" in [step for step, _ in steps]
     if kill_after is None and not finished:
@@ -185,7 +187,7 @@ def check(url: str, ids: Ids) -> list[str]:
                 if record.vector is None or np.abs(record.vector - vector).max() > 1e-6:
                     faults.append(f"{record.document.id} has a vector of another model")
     faults += [f"deleted, and there again: {id}" for id in sorted(ids.gone & found)]
-    return faults + [f"missing: {id}" for id in sorted(ids.present - ids.gone - found)]
+    return faults + [f"missing: {id}" for id in sorted(ids.present - found)]
 
 
 def check_answers(url: str, encoder: HashEncoder) -> list[str]:
