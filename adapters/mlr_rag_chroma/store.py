@@ -22,7 +22,8 @@ from mlr_rag.stores import (
 from mlr_rag_chroma.conditions import translate
 from mlr_rag_chroma.connection import Connection
 from mlr_rag_chroma.failures import closed
-from mlr_rag_chroma.generations import Generation, Generations
+from mlr_rag_chroma.generation import Generation
+from mlr_rag_chroma.generations import Generations
 from mlr_rag_chroma.locations import MEMORY, folder_location, memory_location, server_location
 from mlr_rag_chroma.opening import by_client, to_folder, to_memory, to_server
 from mlr_rag_chroma.rows import batches, columns, content_hash, rows

@@ -8,7 +8,7 @@ from typing import Any
 import qdrant_edge as qdrant
 
 from mlr_rag import tokens
-from mlr_rag.filters import Bool, Cmp, Filter
+from mlr_rag.filters import Cmp, Filter
 
 TOKENS = "tokens"
 NUMBERS = "numbers"
@@ -19,14 +19,17 @@ def translate(filter: Filter | None) -> Any:
     """A qdrant_edge Filter that matches just what `mlr_rag.filters.matches` does, or None."""
     if filter is None:
         return None
-    if isinstance(filter, Bool):
-        if filter.op == "and":
-            return qdrant.Filter(must=_all_of(filter.parts))
-        parts = [translate(part) for part in filter.parts]
-        if filter.op == "not":
-            return qdrant.Filter(must_not=parts)
-        return _any_of(parts)
-    return _comparison(filter)
+    condition = _condition(filter)
+    return condition if isinstance(condition, qdrant.Filter) else qdrant.Filter(must=[condition])
+
+
+def _condition(filter: Filter) -> Any:
+    if isinstance(filter, Cmp):
+        return _comparison(filter)
+    if filter.op == "and":
+        return qdrant.Filter(must=_all_of(filter.parts))
+    parts = [_condition(part) for part in filter.parts]
+    return qdrant.Filter(must_not=parts) if filter.op == "not" else _any_of(parts)
 
 
 def _comparison(cmp: Cmp) -> Any:
@@ -48,12 +51,12 @@ def _comparison(cmp: Cmp) -> Any:
 
 
 def _all_of(parts: Sequence[Filter]) -> list[Any]:
-    """Conditions that must all hold; the bounds of one field become one, which the engine then finds in its index."""
+    """Conditions that must all hold; the bounds of one field become one, as the engine looks at each for itself."""
     bounds: dict[str, list[Cmp]] = {}
     for part in parts:
         if isinstance(part, Cmp) and part.op in _TIGHTEST:
             bounds.setdefault(part.key, []).append(part)
-    others = [translate(part) for part in parts if not (isinstance(part, Cmp) and part.op in _TIGHTEST)]
+    others = [_condition(part) for part in parts if not (isinstance(part, Cmp) and part.op in _TIGHTEST)]
     return others + [_range(key, cmps) for key, cmps in bounds.items()]
 
 
@@ -62,12 +65,11 @@ def _range(key: str, cmps: Sequence[Cmp]) -> Any:
     for cmp in cmps:
         value = float(cmp.value)
         values[cmp.op] = _TIGHTEST[cmp.op](values.get(cmp.op, value), value)
-    condition = qdrant.FieldCondition(f"{NUMBERS}.{tokens.field_name(key)}", range=qdrant.RangeFloat(**values))
-    return qdrant.Filter(must=[condition])
+    return qdrant.FieldCondition(f"{NUMBERS}.{tokens.field_name(key)}", range=qdrant.RangeFloat(**values))
 
 
 def _holds(token: str) -> Any:
-    return qdrant.Filter(must=[qdrant.FieldCondition(TOKENS, match=qdrant.MatchValue(token))])
+    return qdrant.FieldCondition(TOKENS, match=qdrant.MatchValue(token))
 
 
 def _any_of(parts: list[Any]) -> Any:
