@@ -15,7 +15,7 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/ready  ## the figures of BENCHMARKS.md; about half an hour, on a quiet machine
+bench: .venv/ready  ## the figures of BENCHMARKS.md; about two hours, on a quiet machine
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/requirements.txt
 	$(BIN)/python -m benchmarks
 

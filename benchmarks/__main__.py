@@ -16,7 +16,9 @@ def main() -> None:
     options.add_argument("--into", type=Path, default=ROOT / "BENCHMARKS.md")
     args = options.parse_args()
     into = ["--into", str(args.into.resolve())]
-    runs: dict[str, list[str]] = dict.fromkeys(("kill", "capture", "ingest", "startup", "scifact"), into)
+    runs: dict[str, list[str]] = dict.fromkeys(
+        ("kill", "migration", "langchain_suite", "capture", "ingest", "startup", "scifact", "stores"), into
+    )
     if args.scifact:
         runs["scifact"] = [str(args.scifact.resolve()), *into]
     failed = []

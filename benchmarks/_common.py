@@ -24,7 +24,7 @@ from mlr_rag.evaluation.collection import Collection
 
 ROOT = Path(__file__).resolve().parent.parent
 _SHORTEST, _LONGEST = 50, 1000  # characters of a docstring: shorter ones are left out, longer ones cut
-SECTIONS = ("ingest", "startup", "capture", "scifact", "kill")
+SECTIONS = ("ingest", "startup", "capture", "scifact", "stores", "kill", "migration", "langchain_suite")
 _HEADER = """# Benchmarks
 
 Every figure of speed is a ratio of things measured in one run, interleaved, so that whatever else the machine does
@@ -82,13 +82,15 @@ def report(
     how: str,
     not_measured: str,
     packages: Sequence[str] = (),
+    details: str = "",
 ) -> None:
-    """Print a section, and put it in its place in the report."""
+    """Print a section, and put it in its place in the report; `details` is a table that follows the rows."""
     versions = [f"{name} {metadata.version(name)}" for name in ("mlr-rag", *packages)]
     given = " ".join(Path(word).name if os.sep in word else word for word in _without_into(sys.argv[1:]))
     parts = [
         f"## {title}",
         "| figure | target | measured | |\n| --- | --- | --- | --- |\n" + "\n".join(map(str, rows)),
+        *([details] if details else []),
         how,
         f"Not measured: {not_measured}",
         f"`python -m benchmarks.{section}{' ' + given if given else ''}`, seed {options.seed}, "

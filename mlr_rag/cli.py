@@ -103,6 +103,9 @@ def index(
             report = kb.sync(documents, within={"root": root_of(path)}, keep=_damaged_in(notes))
             typer.echo(f"{path}: {_told(report, notes)}")
         typer.echo(f"{into}: {_count(kb.count(), 'passage')}, {kb.info().model}")
+        if getattr(kb.store, "indexing", False):  # closing would end it
+            typer.echo("building the index, for fast search ...")
+            kb.store.optimize()
 
 
 @app.command()

@@ -291,3 +291,12 @@ def test_copy(tmp_path: Path, kb: Path) -> None:
     assert "all compared" in done.stdout
     assert call("search", f"chroma:{tmp_path}/chroma/notes", "paris").stdout == call("search", kb, "paris").stdout
     assert call("copy", kb, kb).exit_code == 1
+
+
+def test_indexing_ends_with_an_index(tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlr_rag_edge.index.ENOUGH", 3)
+    notes, kb = make_notes(tmp_path / "notes"), tmp_path / "kb"
+    call("index", notes, "--into", kb, "--model", tiny_model_dir)
+    (notes / "more.txt").write_text("one more, which makes it enough")
+    assert "building the index" in call("index", notes, "--into", kb).stdout
+    assert "building the index" not in call("index", notes, "--into", kb).stdout

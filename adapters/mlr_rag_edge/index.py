@@ -68,6 +68,11 @@ class Index:
         self._queries = 0
         self._problem: StoreError | None = None
 
+    @property
+    def running(self) -> bool:
+        """Whether a build has begun, or is about to."""
+        return self._thread is not None
+
     def wrote(self, ids: Iterable[uuid.UUID], upserted: int = 0) -> None:
         """Note a change, before it is made and under the lock; start a build where it is time for one."""
         if self._changed is not None:

@@ -199,6 +199,11 @@ class EdgeStore:
         self._check_generation(generation)
         self._collection.switch(generation)
 
+    @property
+    def indexing(self) -> bool:
+        """Whether an index is being built in the background, which closing the store would end."""
+        return self._folder.index.running
+
     def optimize(self, wait: bool = True) -> None:
         """Build the index of a large collection now; it is built by itself, in the background, when it is time for it.
 
