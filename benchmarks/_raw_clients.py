@@ -1,7 +1,7 @@
 """The raw clients, doing the work of ours.
 
-Each stores what ours does, in a collection made and searched as ours is, and asks for as much of it. What of that can
-be made beforehand is made off the clock, in `prepare`.
+Each stores what ours does, in a collection made and searched as ours is, and asks for as much of it. What only ours has
+any use for is made off the clock, in `prepare`.
 """
 
 from __future__ import annotations
@@ -56,16 +56,19 @@ class RawEdge(System):
 
     def prepare(self, batch: list[Record]) -> Any:
         """See System."""
-        return [(uuid.UUID(_uuid(each.document)), each.vector, _payload(each.document)) for each in batch]
+        return [(each.document, each.vector, _derived(each.document)) for each in batch]
 
-    def add(self, prepared: list[tuple[uuid.UUID, Vector, dict[str, Any]]]) -> None:
+    def add(self, prepared: list[tuple[Document, Vector, dict[str, Any]]]) -> None:
         """See System."""
         from mlr_rag_edge.shard import add_fields
 
         if not self._indexed:
             add_fields(self._shard, ["tokens", *(f"numbers.{name}" for name in prepared[0][2]["numbers"])])
             self._indexed = True
-        points = [self._qdrant.Point(id, row.tolist(), payload) for id, row, payload in prepared]
+        points = [
+            self._qdrant.Point(uuid.UUID(_uuid(document)), row.tolist(), _payload(document) | derived)
+            for document, row, derived in prepared
+        ]
         self._shard.update(self._qdrant.UpdateOperation.upsert_points(points))
         self._shard.flush()
 
@@ -111,12 +114,13 @@ class RawQdrant(System):
 
     def prepare(self, batch: list[Record]) -> Any:
         """See System."""
-        return [(_uuid(each.document), each.vector, _payload(each.document)) for each in batch]
+        return [(each.document, each.vector, _derived(each.document)) for each in batch]
 
-    def add(self, prepared: list[tuple[str, Vector, dict[str, Any]]]) -> None:
+    def add(self, prepared: list[tuple[Document, Vector, dict[str, Any]]]) -> None:
         """See System."""
         points = [
-            self._models.PointStruct(id=id, vector=row.tolist(), payload=payload) for id, row, payload in prepared
+            self._models.PointStruct(id=_uuid(document), vector=row.tolist(), payload=_payload(document) | derived)
+            for document, row, derived in prepared
         ]
         self._client.upsert("raw", points, wait=True)
 
@@ -188,11 +192,13 @@ def _uuid(document: Document) -> str:
 
 
 def _payload(document: Document) -> dict[str, Any]:
-    """What ours stores in Qdrant and its embedded engine."""
+    """What anyone would store."""
+    return {"id": document.id, "text": document.text, "metadata": json.dumps(document.metadata)}
+
+
+def _derived(document: Document) -> dict[str, Any]:
+    """What ours stores besides in Qdrant and its embedded engine."""
     return {
-        "id": document.id,
-        "text": document.text,
-        "metadata": json.dumps(document.metadata),
         "hash": document.content_hash,
         "tokens": tokens(document.metadata),
         "numbers": numbers(document.metadata),

@@ -156,8 +156,9 @@ def main() -> None:
         table(rows),
         "Each store and size in a process of its own, with two collections, ours and the raw client's (in brackets; "
         "memory has none), that take turns: batch by batch of 256 documents, and in searches by "
-        f"{RUN}. The raw client stores the same fields as ours, made beforehand, in a collection with the same "
-        "parameters, and asks for as much of them; edge's raw client is qdrant_edge. Documents: vectors of 384 "
+        f"{RUN}. The raw client stores the same fields as ours, those that only ours has a use for made beforehand, "
+        "in a collection with the same parameters, and asks for as much of them; edge's raw client is qdrant_edge. "
+        "Documents: vectors of 384 "
         "dimensions in clusters of 50, 300 characters of text, three fields of metadata. A query is a vector of the "
         f"same clusters that is not stored; there are {args.queries}, top 10, fewer (never under {RUN}) where all "
         f"turns together take more than {PATIENCE:.0f} s. Filtered: `lang` equals one of four and `year` is in a "

@@ -14,6 +14,8 @@ from mlr_rag.errors import InvalidDocumentError
 Metadata: TypeAlias = dict[str, Any]
 MAX_ID_LENGTH = 4096
 
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
 
 @dataclass(frozen=True)
 class Document:
@@ -60,8 +62,7 @@ class Document:
     @property
     def content_hash(self) -> str:
         """128 bits of SHA-256 over text and metadata, in hex."""
-        content = json.dumps([self.text, self.metadata], sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(content.encode()).hexdigest()[:32]
+        return hashlib.sha256(_canonical([self.text, self.metadata]).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)

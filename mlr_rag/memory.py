@@ -128,8 +128,10 @@ class MemoryStore:
                 self._data.matrix = rows, stacked(rows).reshape(shape) if rows else np.empty(shape, np.float32)
             rows, matrix = self._data.matrix
         scores = (matrix @ vector).max(axis=1, initial=-1.0)
-        kept = [i for i, record in enumerate(rows) if matches(filter, record.document.metadata)]
-        best = sorted(kept, key=lambda i: (-scores[i], rows[i].document.id))[:k]
+        allowed = np.array([i for i, each in enumerate(rows) if matches(filter, each.document.metadata)], int)
+        if len(allowed) > k:  # only what scores no less than the k-th is worth sorting
+            allowed = allowed[scores[allowed] >= np.partition(scores[allowed], -k)[-k]]
+        best = sorted(allowed.tolist(), key=lambda i: (-scores[i], rows[i].document.id))[:k]
         return sorted_matches([Match(_trimmed(rows[i], with_vectors), float(scores[i])) for i in best])
 
     def count(self, filter: Filter | None = None) -> int:
