@@ -7,12 +7,14 @@ import threading
 from typing import Any
 
 from mlr_rag.encoders import Encoder, name_of, vectors_per_document
-from mlr_rag.errors import InvalidInputError, ModelMismatchError
+from mlr_rag.errors import InvalidInputError, ModelMismatchError, StoreError
 from mlr_rag.filters import is_number
 from mlr_rag.passport import Passport, read_passport
-from mlr_rag.stores import VectorStore
+from mlr_rag.stores import VectorStore, check_current
 
 logger = logging.getLogger(__name__)
+
+COPYING = "copying"  # in the description of a copy that is not finished
 
 _ADMITTING = threading.Lock()
 
@@ -47,6 +49,23 @@ class Pair:
         self._fingerprint = self.encoder.fingerprint
         self._warn()
 
+    def check_written(self) -> None:
+        """Refuse to have written to what is not this model's any more; asked after each write.
+
+        Raises:
+            ModelMismatchError: another handle, or another process, switched the collection to another generation, or
+                dropped it and made it again with another model.
+        """
+        check_current(self.store)
+        passport = read_passport(self.store.info or {}, self.store.url)
+        if passport.documents != self.passport.documents:
+            raise ModelMismatchError(
+                f"{self.store.url} was made again with another model while it was open here",
+                found=passport.model,
+                expected=self.passport.model,
+                remedy="Open it again. What was just written has the wrong vectors: add it again with that model.",
+            )
+
     def _warn(self) -> None:
         if self.note:
             logger.warning("%s: %s", self.store.url, self.note)
@@ -66,10 +85,8 @@ def admit(encoder: Encoder, store: VectorStore, tolerance: float) -> tuple[Passp
 def _admit_alone(encoder: Encoder, store: VectorStore, tolerance: float) -> tuple[Passport, str]:
     if not is_number(tolerance) or not -1 <= tolerance <= 1:
         raise InvalidInputError("tolerance is not a cosine", found=tolerance, expected="a number in [-1, 1]")
-    info = store.info
-    if info is not None:
-        passport = read_passport(info, store.url)
-        return passport, passport.admit(encoder, store.url)
+    if store.info is not None:
+        return _admitted(encoder, store)
     shape = encoder.dimension, vectors_per_document(encoder)
     expected = store.dimension, store.vectors_per_document
     if shape != expected:
@@ -87,8 +104,22 @@ def _admit_alone(encoder: Encoder, store: VectorStore, tolerance: float) -> tupl
             remedy="Index the documents again into a new collection.",
         )
     passport = Passport.issue(encoder, tolerance)
-    store.write_info({"passport": passport.model_dump()})
-    return passport, ""
+    if store.info is None:  # another process may have been quicker
+        store.write_info({"passport": passport.model_dump()})
+    return _admitted(encoder, store)
+
+
+def _admitted(encoder: Encoder, store: VectorStore) -> tuple[Passport, str]:
+    info = store.info or {}
+    if info.get(COPYING):
+        raise StoreError(
+            f"{store.url} is an unfinished copy",
+            found=f"{store.count():,} documents so far",
+            expected="a whole collection",
+            remedy="Run the same copy again: it goes on where it was.",
+        )
+    passport = read_passport(info, store.url)
+    return passport, passport.admit(encoder, store.url)
 
 
 def recorded_model(store: VectorStore | None) -> tuple[str, dict[str, Any]]:

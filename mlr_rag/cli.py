@@ -89,17 +89,19 @@ def index(
     Reads text, Markdown, JSON Lines and CSV, and with the `ingest` extra HTML, PDF, docx, pptx and xlsx.
     """
     from mlr_rag.reading import Notes, read, root_of
-    from mlr_rag.stores import split_url
+    from mlr_rag.stores import is_in_memory, split_url
 
     for path in paths:
         if not path.exists():
             raise InvalidInputError(f"nothing to read at {path}", expected="a file or a folder")
-    if split_url(into)[0] == "memory" or into.startswith(("qdrant::memory:", "chroma::memory:")):
+    if is_in_memory(into):
         raise InvalidInputError("memory would be gone with this command", found=into, expected="a place that lasts")
+    scheme, location = split_url(into)
+    own = location if scheme == "edge" else str(Path(location).parent)  # not to be read as documents
     with _open(into, model) as kb:
         for path in paths:
             notes = Notes()
-            documents = read(path, kb.model, exclude=split_url(into)[1], notes=notes)
+            documents = read(path, kb.model, exclude=own, notes=notes)
             report = kb.sync(documents, within={"root": root_of(path)}, keep=_damaged_in(notes))
             typer.echo(f"{path}: {_told(report, notes)}")
         typer.echo(f"{into}: {_count(kb.count(), 'passage')}, {kb.info().model}")
@@ -117,6 +119,9 @@ def search(
         str | None, typer.Option("--filter", metavar="JSON", help="""Such as '{"path": "notes/a.md"}'.""")
     ] = None,
     min_score: Annotated[float | None, typer.Option("--min-score", help="Leave out hits with a lower score.")] = None,
+    diversity: Annotated[
+        float | None, typer.Option("--diversity", help="From 0 to 1: how much hits should differ from each other.")
+    ] = None,
     model: _ModelName = None,
     as_json: _AsJson = False,
 ) -> None:
@@ -126,7 +131,7 @@ def search(
     condition = _parsed(filter)
     # First without a model, which would make one where there is none; the second handle shares what the first opened.
     with contextlib.closing(open_store(kb)), _open(kb, model) as opened:
-        hits = opened.search(question, k, filter=condition, min_score=min_score)
+        hits = opened.search(question, k, filter=condition, min_score=min_score, diversity=diversity)
     if as_json:
         typer.echo(json.dumps([_as_dict(rank, hit) for rank, hit in enumerate(hits, 1)], indent=2))
         return

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -49,11 +49,7 @@ def compare(old: Pair, new: Pair, queries: Queries) -> Comparison:
     Raises:
         InvalidQueryError: there are none, or one is no text.
     """
-    texts = list(queries) if not isinstance(queries, str) else [queries]
-    if not texts:
-        raise InvalidQueryError("no queries to compare with", found="none", expected="one or more")
-    for text in texts:
-        check_text(text, "a query", InvalidQueryError)
+    texts = check_queries(queries)
     runs = [_run(pair, texts) for pair in (old, new)]
     tops = [[list(run[text])[:_TOP] for text in texts] for run in runs]
     pairs = list(zip(*tops, strict=True))
@@ -67,13 +63,38 @@ def compare(old: Pair, new: Pair, queries: Queries) -> Comparison:
     )
 
 
+def check_queries(queries: Any) -> list[str]:
+    """The texts of the queries.
+
+    Raises:
+        InvalidQueryError: there are none, one is no text, or a judgment is no grade.
+    """
+    if not isinstance(queries, Iterable) or isinstance(queries, (str, bytes)):
+        raise InvalidQueryError("no queries to compare with", found=queries, expected="a list, or judgments")
+    texts = list(queries)
+    if not texts:
+        raise InvalidQueryError("no queries to compare with", found="none", expected="one or more")
+    for text in texts:
+        check_text(text, "a query", InvalidQueryError)
+        grades = queries[text] if isinstance(queries, Mapping) else {}
+        if not isinstance(grades, Mapping) or not all(type(grade) is int for grade in grades.values()):
+            raise InvalidQueryError(
+                f"the judgments of {text!r:.60} are none", found=grades, expected="id → whole grade"
+            )
+    return texts
+
+
 def read_queries(file: Path) -> Queries:
     """Queries to compare with: one a line; or JSON Lines with "query" and "relevant", ids or id → grade, all of them.
 
     Raises:
         InvalidInputError: names the line that is neither.
     """
-    lines = [(number, line) for number, line in enumerate(file.read_text("utf-8").splitlines(), 1) if line.strip()]
+    try:
+        content = file.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise InvalidInputError(f"cannot read {file}", found=str(problem), expected="a text file in UTF-8") from problem
+    lines = [(number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
     if file.suffix.lower() not in (".jsonl", ".ndjson"):
         return [line.strip() for _, line in lines]
     judged: dict[str, dict[str, int]] = {}
@@ -81,6 +102,8 @@ def read_queries(file: Path) -> Queries:
         try:
             parsed = json.loads(line)
             relevant = parsed["relevant"]
+            if not isinstance(relevant, (list, dict)):
+                raise TypeError(f"relevant is {relevant!r:.40}")
             grades = relevant if isinstance(relevant, dict) else dict.fromkeys(relevant, 1)
             judged[str(parsed["query"])] = {str(id): int(grade) for id, grade in grades.items()}
         except (ValueError, KeyError, TypeError) as problem:

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from mlr_rag import progress
+from mlr_rag.admission import COPYING
 from mlr_rag.errors import InvalidInputError, StoreError, StoreNotFoundError
-from mlr_rag.stores import Info, Record, VectorStore, open_store
+from mlr_rag.stores import Info, Record, VectorStore, check_current, identity_of, is_in_memory, open_store
 
 _BATCH = 256
 _PASSES = 5  # over a collection that is being written to meanwhile
 _CLOSE = 1e-6  # by how much an element of a vector may differ
-_COPYING = "copying"  # in the description of a copy that is not finished
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,14 @@ class Copy:
 
 def copy(source: VectorStore, place: str | Path | VectorStore, show_progress: bool | None = None) -> Copy:
     """See `Retriever.copy_to`; a store that is passed stays open."""
+    check_current(source)
     started, info = time.perf_counter(), _description(source)
     target = _open(source, place) if isinstance(place, (str, Path)) else place
     try:
         _check(source, target, info)
-        target.write_info({**info, _COPYING: True})
+        target.write_info({**info, COPYING: True})
         written = _bring_in_line(source, target, show_progress)
+        check_current(source)
         target.write_info(info)
         return Copy(target.url, target.count(), written, time.perf_counter() - started)
     finally:
@@ -59,29 +61,34 @@ def _description(source: VectorStore) -> Info:
 
 
 def _open(source: VectorStore, place: str | Path) -> VectorStore:
-    if str(place) == "memory:":
+    url = f"edge:{place}" if isinstance(place, Path) else place
+    if is_in_memory(url):
         raise InvalidInputError(
-            "a copy in memory: would be gone at once", found=place, expected="a place that lasts, or a MemoryStore"
+            "a copy in memory would be gone at once", found=url, expected="a place that lasts, or a store object"
         )
     try:
-        return open_store(str(place))
+        return open_store(url)
     except StoreNotFoundError:
-        shape = {"dimension": source.dimension, "vectors_per_document": source.vectors_per_document}
-        return open_store(str(place), **shape)
+        return open_store(url, dimension=source.dimension, vectors_per_document=source.vectors_per_document)
 
 
 def _check(source: VectorStore, target: VectorStore, info: Info) -> None:
-    if target is source or target.url == source.url != "memory:":
+    if identity_of(target) == identity_of(source):
         raise InvalidInputError("a collection cannot be copied onto itself", found=target.url, expected="another place")
-    shapes = [(store.dimension, store.vectors_per_document) for store in (target, source)]
-    unfinished = target.info == {**info, _COPYING: True}
-    if shapes[0] != shapes[1] or not (unfinished or (target.info is None and target.count() == 0)):
-        raise StoreError(
-            f"{target.url} holds another collection",
-            found=f"{target.count():,} documents of {shapes[0][0]} dimensions",
-            expected="nothing, or an unfinished copy of this collection",
-            remedy="Choose another place, or delete what is there. Nothing was changed.",
-        )
+    same_shape = (target.dimension, target.vectors_per_document) == (source.dimension, source.vectors_per_document)
+    found = target.info
+    if not same_shape or (found or info).get("passport") != info["passport"] or (found is None and target.count()):
+        why = "of another model"
+    elif found is not None and COPYING not in found and any(_others(source, target)):
+        why = "that are not in this collection"
+    else:
+        return
+    raise StoreError(
+        f"{target.url} holds another collection",
+        found=f"{target.count():,} documents, {why}",
+        expected="nothing, or a copy of this collection",
+        remedy="Choose another place, or drop() what is there. Nothing was changed.",
+    )
 
 
 def _bring_in_line(source: VectorStore, target: VectorStore, show_progress: bool | None) -> int:
@@ -114,13 +121,15 @@ def _bring(source: VectorStore, target: VectorStore, bar: progress.Progress) -> 
 
 
 def _remove_others(source: VectorStore, target: VectorStore) -> int:
-    """Delete what the source does not hold, or no longer."""
-    gone: list[str] = []
+    return target.delete(ids=[id for ids in _others(source, target) for id in ids])
+
+
+def _others(source: VectorStore, target: VectorStore) -> Iterator[list[str]]:
+    """Ids that the target holds and the source does not, batch by batch."""
     for batch in target.scan(batch=_BATCH):
         ids = [record.document.id for record in batch]
         here = source.hashes(ids)
-        gone += [id for id in ids if id not in here]
-    return target.delete(ids=gone)
+        yield [id for id in ids if id not in here]
 
 
 def _same(one: Record, other: Record | None) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from weakref import WeakValueDictionary
 
-_GATES: WeakValueDictionary[str, Gate] = WeakValueDictionary()
+from mlr_rag.stores import VectorStore, identity_of
+
+_GATES: WeakValueDictionary[Hashable, Gate] = WeakValueDictionary()
 _FINDING = threading.Lock()
 
 
@@ -39,20 +41,19 @@ class Gate:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """For the switch: writes that have begun are finished, others wait."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._shut)
-            self._shut = True
-            self._changed.wait_for(lambda: self._writers == 0)
+        """For the switch, by whoever holds `migrating`: writes that have begun are finished, others wait."""
         try:
+            with self._changed:
+                self._shut = True
+                self._changed.wait_for(lambda: self._writers == 0)
             yield
-        finally:
+        finally:  # also of a Ctrl-C while it waits
             with self._changed:
                 self._shut = False
                 self._changed.notify_all()
 
 
-def gate_of(url: str) -> Gate:
-    """The gate of a collection, the same for everyone in this process."""
+def gate_of(store: VectorStore) -> Gate:
+    """The gate of a store's collection, the same for everyone in this process."""
     with _FINDING:
-        return _GATES.setdefault(url, Gate())
+        return _GATES.setdefault(identity_of(store), Gate())

@@ -25,7 +25,7 @@ from mlr_rag.documents import Document
 from mlr_rag.encoders import stream_documents
 from mlr_rag.errors import DuplicateIdError, InvalidDocumentError
 from mlr_rag.gate import Gate
-from mlr_rag.stores import Record, Vector, check_current
+from mlr_rag.stores import Record, Vector
 
 WINDOW = 2048
 _CHARACTERS = 2_000_000  # of a window: long documents come in smaller ones
@@ -208,7 +208,7 @@ class Ingestion:
                 vectors = list(now.encoder.encode_document([document.text for document in documents]))
             now.store.upsert([Record(*each) for each in zip(documents, map(_float32, vectors), strict=True)])
             if self._gate:
-                check_current(now.store)
+                now.check_written()
         known = sum(changed.known for changed, _ in batch)
         self.added += len(batch) - known
         self.updated += known

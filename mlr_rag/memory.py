@@ -54,7 +54,7 @@ class MemoryStore:
         self._attach(_Collection(_Generation(dimension, vectors_per_document)), 1)
 
     def _attach(self, collection: _Collection, generation: int) -> None:
-        self.url, self.generation = "memory:", generation
+        self.url, self.generation, self.identity = "memory:", generation, id(collection)
         self._collection, self._lock = collection, collection.lock
         self._data = collection.generations[generation]
         self.dimension, self.vectors_per_document = self._data.dimension, self._data.vectors_per_document
@@ -193,7 +193,8 @@ class MemoryStore:
             generations = self._collection.generations
             doomed = list(generations) if self.generation == self._collection.current else [self.generation]
             for generation in doomed:
-                generations.pop(generation).dropped = True
+                dropped = generations.pop(generation)
+                dropped.dropped, dropped.records, dropped.matrix = True, {}, None
             self._closed = True
 
     def close(self) -> None:

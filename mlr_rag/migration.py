@@ -25,7 +25,7 @@ from mlr_rag.admission import Pair, recorded_model
 from mlr_rag.comparison import Comparison
 from mlr_rag.documents import Document
 from mlr_rag.encoders import Encoder, name_of, open_encoder, vectors_per_document
-from mlr_rag.errors import StoreLockedError, StoreNotFoundError
+from mlr_rag.errors import StoreError, StoreLockedError, StoreNotFoundError
 from mlr_rag.gate import gate_of
 from mlr_rag.ingest import Ingestion
 from mlr_rag.passport import read_passport
@@ -52,7 +52,8 @@ class Migration:
         documents: How many it holds.
         encoded: How many were encoded for it in this call; the others were there.
         deleted: How many were deleted from it, as they had vanished from the collection.
-        comparison: How both models answer the queries that were given to compare them.
+        comparison: How both models answer the queries that were given to compare them; None without, or where there
+            was nothing to move.
         seconds: Wall-clock time.
     """
 
@@ -93,18 +94,20 @@ def reindex(
                 renamed = passport.model_copy(update={"model": name_of(encoder)})
                 store.write_info({**(store.info or {}), "passport": renamed.model_dump()})
             return _finish(Pair(encoder, store, passport.tolerance), show_progress)
-        target = Pair(encoder, _side(store, encoder), passport.tolerance)
-        move = _Move(store, target, show_progress)
+        side = _side(store, encoder)
+        move: _Move | None = None
         try:
+            target = Pair(encoder, side, passport.tolerance)
+            move = _Move(store, target, show_progress)
             move.fill()
             comparison = compare(target) if compare else None
             if switch:
-                target.store.write_info({**(target.store.info or {}), _PREVIOUS: store.generation})
+                side.write_info({**(side.info or {}), _PREVIOUS: store.generation})
                 move.switch(adopt)
             return move.report(switched=switch, comparison=comparison)
         finally:
-            if not move.adopted:
-                target.store.close()
+            if move is None or not move.adopted:
+                side.close()
 
 
 def rollback(
@@ -119,6 +122,7 @@ def rollback(
         show_progress: As for `Retriever.add`.
     """
     with _alone(store):
+        _check_settled(store)
         previous = (store.info or {}).get(_PREVIOUS)
         if previous not in store.generations():
             raise StoreNotFoundError(
@@ -144,8 +148,9 @@ def rollback(
 def prune(store: VectorStore) -> int:
     """Delete every generation but the current one; returns how many there were. See `Retriever.prune`."""
     with _alone(store):
-        generations = store.generations()
-        store.write_info({**(store.info or {}), _HIGHEST: max(generations)})
+        _check_settled(store)
+        generations, info = store.generations(), store.info or {}
+        store.write_info({**info, _HIGHEST: max(*generations, info.get(_HIGHEST, 1))})
         others = [generation for generation in generations if generation != store.generation]
         for generation in others:
             store.beside(generation).drop()
@@ -172,8 +177,9 @@ class _Move:
     def switch(self, adopt: Adopt | None) -> None:
         """Make the writers wait, copy what is missing, and make the target the current generation."""
         store = self._target.store
-        with gate_of(store.url).exclusive():
+        with gate_of(store).exclusive():
             copied = self._copy()
+            check_current(self._source)
             store.write_info({**(store.info or {}), _SETTLING: self._source.generation})
             store.switch(store.generation)
             if adopt is not None:
@@ -189,16 +195,17 @@ class _Move:
                 target lacks are brought over, and none is deleted.
         """
         store = self._target.store
-        late = [
-            document
-            for document in _documents(self._source)
-            if copied is None or copied.get(hash(document.id)) != hash(document.content_hash)
-        ]
-        if copied is None:
-            known = store.hashes([document.id for document in late])
-            late = [document for document in late if document.id not in known]
-        if late:
-            self._encode(late)
+
+        def late() -> Iterator[Document]:
+            for batch in self._source.scan():
+                documents = [record.document for record in batch]
+                known = store.hashes([document.id for document in documents]) if copied is None else {}
+                for document in documents:
+                    content = hash(document.content_hash)
+                    if document.id not in known if copied is None else copied.get(hash(document.id)) != content:
+                        yield document
+
+        self._encode(late())
         if copied is not None:
             self._delete_vanished(lambda suspect: hash(suspect) in copied)
         store.write_info({name: value for name, value in (store.info or {}).items() if name != _SETTLING})
@@ -227,6 +234,7 @@ class _Move:
                 yield document
 
         self._encode(noted())
+        check_current(self._source)  # else another process has switched, and writes where this would delete
         self._delete_vanished(lambda suspect: hash(suspect) not in copied)
         return copied
 
@@ -247,7 +255,7 @@ class _Move:
 @contextmanager
 def _alone(store: VectorStore) -> Iterator[None]:
     """Held while a migration of the collection runs: one at a time in this process, and from the current generation."""
-    gate = gate_of(store.url)
+    gate = gate_of(store)
     if not gate.migrating.acquire(blocking=False):
         raise StoreLockedError(
             f"{store.url} is being migrated by another call",
@@ -261,16 +269,31 @@ def _alone(store: VectorStore) -> Iterator[None]:
         gate.migrating.release()
 
 
+def _check_settled(store: VectorStore) -> None:
+    """Refuse what would lose documents that came just before a switch that was cut off."""
+    if (store.info or {}).get(_SETTLING) in store.generations():
+        raise StoreError(
+            f"the last reindex of {store.url} was cut off just after its switch",
+            found="documents that may have come to the old vectors only",
+            expected="a finished reindex",
+            remedy="Run the same reindex again first; it takes a moment.",
+        )
+
+
 def _side(store: VectorStore, encoder: Encoder) -> VectorStore:
     """A generation to fill: one whose passport admits the model, or a new one."""
     generations = store.generations()
     for generation in generations:
         if generation == store.generation:
             continue
-        side = store.beside(generation)
-        if side.info is not None and read_passport(side.info, side.url).compare(encoder).accepted:
+        side, wanted = store.beside(generation), False
+        try:
+            wanted = side.info is not None and read_passport(side.info, side.url).compare(encoder).accepted
+        finally:
+            if not wanted:
+                side.close()
+        if wanted:
             return side
-        side.close()
     number = max(*generations, (store.info or {}).get(_HIGHEST, 1)) + 1
     return store.beside(number, encoder.dimension, vectors_per_document(encoder))
 

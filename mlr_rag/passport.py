@@ -135,8 +135,7 @@ class Passport(BaseModel):
             found=f"{_described(name, recipe, encoder.fingerprint)}, {cosine}",
             expected=f"{_described(self.model, self.recipe, self.digest)}, canary cosine >= {self.tolerance}",
             remedy="Open it with the model that it was made with (Retriever.open without a model finds it by name: "
-            f"{self._call()}), or move it to this one: Retriever.open({where!r}).reindex(model), or in a terminal "
-            f"mlr-rag reindex {where} --model {name}.",
+            f"{self._call()}), or move it to this one: Retriever.open({where!r}).reindex(model).",
         )
 
     def _call(self) -> str:

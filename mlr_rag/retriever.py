@@ -29,7 +29,7 @@ from mlr_rag.ingest import Ingestion, Report, as_documents
 from mlr_rag.migration import Migration
 from mlr_rag.passport import TOLERANCE
 from mlr_rag.searching import Search
-from mlr_rag.stores import VectorStore, check_current, check_one_of, open_store
+from mlr_rag.stores import VectorStore, check_one_of, open_store
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Retriever:
     def __init__(self, model: Any, store: VectorStore, *, tolerance: float = TOLERANCE) -> None:
         self._pair = Pair(open_encoder(model), store, tolerance)
         self._left: list[VectorStore] = []  # what migrations moved away from: a search may still be under way there
-        self._gate = gate_of(store.url)
+        self._gate = gate_of(store)
 
     @classmethod
     def open(cls, url: str | Path, model: Any = None, *, tolerance: float = TOLERANCE) -> Retriever:
@@ -85,7 +85,7 @@ class Retriever:
 
         Args:
             url: `./kb` or `edge:./kb` (a folder), `memory:`, `qdrant://host:6333/name`, `chroma:./dir/name`,
-                `chroma://host:8000/name` and others (see CONTRIBUTING.md).
+                `chroma://host:8000/name` and others (see the README); a Path is a folder.
             model: As above, or a name or folder. By default the model in the collection's passport, and for a new
                 collection sentence-transformers/all-MiniLM-L6-v2.
             tolerance: As above.
@@ -93,15 +93,16 @@ class Retriever:
         if not isinstance(url, (str, Path)) or not str(url):
             raise InvalidInputError("not a place for a collection", found=repr(url)[:80], expected="a folder or a URL")
         store: VectorStore | None
+        url = f"edge:{url}" if isinstance(url, Path) else url
         try:
-            store = open_store(str(url))
+            store = open_store(url)
         except StoreNotFoundError:
             store = None
         try:
             encoder = open_encoder(*((model,) if model is not None else recorded_model(store)))
             if store is None:
                 several = vectors_per_document(encoder)
-                store = open_store(str(url), dimension=encoder.dimension, vectors_per_document=several)
+                store = open_store(url, dimension=encoder.dimension, vectors_per_document=several)
             return cls(encoder, store, tolerance=tolerance)
         except BaseException:
             if store is not None:
@@ -256,8 +257,9 @@ class Retriever:
     ) -> Migration:
         """Move the collection to another model: beside the old vectors, then switch at once, for searches and writes.
 
-        Searches and writes go on meanwhile, and documents added meanwhile reach both. Interrupted at any instant, it
-        goes on where it was when it is called again. The old vectors stay until `prune`, for `rollback`. Other open
+        Searches and writes go on meanwhile, and documents added meanwhile reach both; writes wait for a last pass over
+        the collection, just before the switch. Interrupted at any instant, it goes on where it was when it is called
+        again. The old vectors stay until `prune`, for `rollback`. Other open
         retrievers of the collection go on searching the old ones, and are told to open it again when they write.
 
         Args:
@@ -270,6 +272,9 @@ class Retriever:
             StoreLockedError: another migration of this collection is running.
         """
         old = self._pair
+        if compare is not None:
+            comparison.check_queries(compare)
+            old.check_model()
         return migration.reindex(
             old.store,
             open_encoder(model),
@@ -296,7 +301,10 @@ class Retriever:
 
     def prune(self) -> int:
         """Delete the vectors that migrations left behind, finished or not; returns how many generations there were."""
-        return migration.prune(self.store)
+        deleted = migration.prune(self.store)
+        while self._left:
+            self._left.pop().close()
+        return deleted
 
     def copy_to(self, target: str | Path | VectorStore, *, show_progress: bool | None = None) -> Copy:
         """Copy the collection to another store, passport and vectors as they are, and compare every record.
@@ -331,7 +339,7 @@ class Retriever:
     async def aadd(
         self, documents: str | Document | Iterable[str | Document], *, show_progress: bool | None = None
     ) -> Report:
-        """`add`, without blocking the event loop; the documents are read in a worker thread."""
+        """`add`, without blocking the event loop; a thread reads and writes, and goes on when this is cancelled."""
         return await asyncio.to_thread(self.add, documents, show_progress=show_progress)
 
     async def async_(self, documents: Iterable[str | Document], **options: Any) -> Report:
@@ -363,7 +371,7 @@ class Retriever:
         return await asyncio.to_thread(self.count, filter)
 
     async def areindex(self, model: Any, **options: Any) -> Migration:
-        """`reindex`, without blocking the event loop."""
+        """`reindex`, without blocking the event loop; its thread goes on, and switches, when this is cancelled."""
         return await asyncio.to_thread(self.reindex, model, **options)
 
     async def arollback(self, model: Any = None, **options: Any) -> Migration:
@@ -402,9 +410,9 @@ class Retriever:
 
     def _delete(self, ids: list[str] | None, condition: Filter | None) -> int:
         with self._gate.shared():
-            store = self.store
-            deleted = store.delete(ids, condition)
-            check_current(store)
+            pair = self._pair
+            deleted = pair.store.delete(ids, condition)
+            pair.check_written()
             return deleted
 
     def _search(self, queries: list[str], search: Search) -> list[list[Hit]]:

@@ -55,6 +55,8 @@ class Search:
             raise InvalidQueryError("no such mode of search", found=mode, expected=" or ".join(MODES))
         if candidates is None:
             candidates = max(20, 5 * k)
+        elif diversity is None:
+            raise InvalidQueryError("candidates without diversity", found=candidates, expected="both, or neither")
         candidates = max(k, _count(candidates, "candidates is not a number of documents"))
         return cls(k, parse(filter), min_score, diversity, candidates)
 

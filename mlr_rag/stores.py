@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -198,6 +198,17 @@ def check_shape(where: str, found: tuple[int, int], wanted: tuple[int | None, in
             expected=f"{wanted[0]} dimensions, {wanted[1]} vector(s) a document",
             remedy="Open it with the model that it was made with, or index into another collection.",
         )
+
+
+def is_in_memory(url: str) -> bool:
+    """Whether what a URL opens is gone when it is closed, or with this process."""
+    return split_url(url)[0] == "memory" or split_url(url)[1].startswith(":memory:")
+
+
+def identity_of(store: VectorStore) -> Hashable:
+    """What two handles have in common only if they are on one collection: its URL, unless the store knows better."""
+    identity: Hashable = getattr(store, "identity", store.url)
+    return identity
 
 
 def check_current(store: VectorStore) -> None:

@@ -31,6 +31,7 @@ class Call:
     path: str
     body: Any
     api_key: str | None
+    query: str = ""
 
 
 @dataclass
@@ -203,7 +204,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
-        call = Call(self.command, urlsplit(self.path).path, body, self.headers.get("api-key"))
+        url = urlsplit(self.path)
+        call = Call(self.command, url.path, body, self.headers.get("api-key"), url.query)
         try:
             status, result = self.fake.answer(call)
         except ConnectionError:

@@ -283,6 +283,9 @@ def test_queries_that_are_none(tmp_path: Path, kb: Path, tiny_model_dir: Path) -
     done = call("reindex", kb, "--model", tiny_model_dir, "--compare", queries)
     assert done.exit_code == 1
     assert "line 2" in done.stderr
+    queries.write_text('{"query": "paris", "relevant": "f1"}\n')
+    assert "line 1" in call("reindex", kb, "--model", tiny_model_dir, "--compare", queries).stderr
+    assert "cannot read" in call("reindex", kb, "--model", tiny_model_dir, "--compare", tmp_path / "none").stderr
 
 
 def test_copy(tmp_path: Path, kb: Path) -> None:

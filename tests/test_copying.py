@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from qdrant_client import QdrantClient
 
-from mlr_rag import Document, InvalidInputError, Retriever, StoreError
+from mlr_rag import Document, InvalidInputError, ModelMismatchError, Retriever, StoreError
 from mlr_rag.memory import MemoryStore
 from mlr_rag.stores import VectorStore, open_store
 from mlr_rag.testing import HashEncoder
+from mlr_rag_qdrant import QdrantStore
 
 PLACES = {"edge": "edge:{}/edge", "qdrant": "qdrant:{}/qdrant/kb1", "chroma": "chroma:{}/chroma/kb1"}
 DOCUMENTS = [Document(f"text {i}", f"id {i} / é", {"n": i, "x": [None, 1.0, 1, True, {"y": -0.0}]}) for i in range(60)]
@@ -68,6 +70,8 @@ def test_an_interrupted_copy_goes_on(kb: Retriever, tmp_path: Path, monkeypatch:
     with pytest.raises(ConnectionError):
         kb.copy_to(target)
     assert target.count() == 48
+    with pytest.raises(StoreError, match="unfinished copy"):
+        Retriever(HashEncoder(16), target)
     monkeypatch.setattr(target, "upsert", upsert)
     kb.delete(["id 0 / é"])
     copied = kb.copy_to(target)
@@ -85,11 +89,36 @@ def test_another_collection_is_not_touched(kb: Retriever) -> None:
     assert target.count() == 1
 
 
+def test_a_finished_copy_is_brought_up_to_date(kb: Retriever) -> None:
+    target = MemoryStore(16)
+    Retriever(HashEncoder(16), target)  # opened before, and empty
+    assert kb.copy_to(target).written == 60
+    assert kb.copy_to(target).written == 0
+    kb.add([Document("changed", DOCUMENTS[3].id)])
+    assert kb.copy_to(target).written == 1
+
+
+def test_from_what_a_migration_left(kb: Retriever) -> None:
+    with Retriever(HashEncoder(16), kb.store.beside(1)) as stale:
+        kb.reindex(HashEncoder(8, "2"))
+        with pytest.raises(ModelMismatchError, match="was migrated"):
+            stale.copy_to(MemoryStore(16))
+
+
+def test_between_two_clients_in_memory() -> None:
+    stores = [QdrantStore(QdrantClient(":memory:"), "documents", 16) for _ in range(2)]
+    with Retriever(HashEncoder(16), stores[0]) as kb:
+        kb.add(DOCUMENTS)
+        assert kb.copy_to(stores[1]).documents == 60
+    stores[1].close()
+
+
 def test_places_that_make_no_sense(kb: Retriever, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="onto itself"):
         kb.copy_to(kb.store)
-    with pytest.raises(InvalidInputError, match="gone at once"):
-        kb.copy_to("memory:")
+    for url in ("memory:", "qdrant::memory:", "chroma::memory:/docs"):
+        with pytest.raises(InvalidInputError, match="gone at once"):
+            kb.copy_to(url)
     with pytest.raises(InvalidInputError, match="no store for this URL"):
         kb.copy_to("elastic:x")
     assert kb.copy_to(tmp_path / "kb").documents == 60

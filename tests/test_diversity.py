@@ -59,5 +59,15 @@ def test_candidates() -> None:
         chosen = kb.search("x", 5, diversity=1, candidates=5)
         assert {hit.document.id for hit in chosen} == {hit.document.id for hit in plain[:5]}
         assert kb.search("x", 5, diversity=1, candidates=1) == kb.search("x", 5, diversity=1, candidates=5)
-        with pytest.raises(InvalidInputError, match="candidates"):
-            kb.search("x", 5, diversity=1, candidates=0)
+        for wrong in ({"diversity": 1, "candidates": 0}, {"candidates": 50}):
+            with pytest.raises(InvalidInputError, match="candidates"):
+                kb.search("x", 5, **wrong)
+
+
+def test_a_threshold_comes_before_the_choice() -> None:
+    with Retriever(HashEncoder(), MemoryStore(16)) as kb:
+        kb.add([f"text {i}" for i in range(50)])
+        plain = kb.search("x", 20)
+        chosen = kb.search("x", 5, diversity=1, candidates=20, min_score=plain[5].score)
+        assert {hit.document.id for hit in chosen} < {hit.document.id for hit in plain[:6]}
+        assert len(chosen) == 5

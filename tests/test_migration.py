@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from mlr_rag import Document, InvalidInputError, ModelMismatchError, Retriever, StoreLockedError
-from mlr_rag.errors import StoreClosedError, StoreNotFoundError
+from mlr_rag.errors import StoreClosedError, StoreError, StoreNotFoundError
 from mlr_rag.gate import gate_of
 from mlr_rag.memory import MemoryStore
 from mlr_rag.stores import open_store
@@ -116,9 +118,10 @@ def test_comparing_both_models(kb: Retriever) -> None:
 
 
 def test_no_queries_to_compare_with_changes_nothing(kb: Retriever) -> None:
-    with pytest.raises(InvalidInputError, match="no queries"):
-        kb.reindex(HashEncoder(16, NEW), compare=[])
-    assert kb.store.generation == kb.store.current() == 1
+    for wrong in ([], 3, "a question", ["  "], {"a question": ["1"]}, {"a question": {"1": "high"}}):
+        with pytest.raises(InvalidInputError):
+            kb.reindex(HashEncoder(16, NEW), compare=wrong)  # type: ignore[arg-type]
+    assert kb.store.generations() == [1]
 
 
 def test_another_handle_searches_on_and_is_told_when_it_writes(kb: Retriever) -> None:
@@ -208,12 +211,12 @@ def test_a_number_is_not_used_again(kb: Retriever) -> None:
     """A handle elsewhere on a generation that was pruned must not meet another model's vectors under its number."""
     kb.reindex(HashEncoder(16, NEW))
     kb.rollback(HashEncoder(8, OLD))
-    kb.prune()
+    assert [kb.prune(), kb.prune()] == [1, 0]
     assert kb.reindex(HashEncoder(24, "3")).generation == 3
 
 
 def test_one_migration_at_a_time(kb: Retriever) -> None:
-    gate = gate_of(kb.store.url)
+    gate = gate_of(kb.store)
     with gate.migrating:
         for call in (lambda: kb.reindex(HashEncoder(16, NEW)), kb.rollback, kb.prune):
             with pytest.raises(StoreLockedError, match="being migrated"):
@@ -230,6 +233,9 @@ def test_a_kill_right_after_the_switch(kb: Retriever) -> None:
     old.close()
     kb.store.write_info({**(kb.store.info or {}), "settling": 1})
     kb.delete(["5"])
+    for call in (kb.prune, kb.rollback):
+        with pytest.raises(StoreError, match="cut off just after"):
+            call()
     done = kb.reindex(HashEncoder(16, NEW))
     assert (done.switched, done.encoded) == (True, 2)
     assert [document.id for document in kb.get(["late", "5"])] == ["late", "5"], "nothing is lost; a deletion may be"
@@ -243,6 +249,7 @@ def test_writes_of_another_process_around_the_switch(kb: Retriever, monkeypatch:
     switch = EdgeStore.switch
 
     def late(self: EdgeStore, generation: int) -> None:
+        assert (self.info or {})["settling"] == 1, "a kill from here on must not go unnoticed"
         switch(self, generation)
         template = other.get(["1"], with_vectors=True)[0]
         for document, vector in zip([Document("late", "late"), Document("text 4, changed", "4")], vectors, strict=True):
@@ -276,3 +283,61 @@ def test_several_vectors_a_document(tmp_path: Path) -> None:
         assert kb.reindex(Layers(8, NEW)).encoded == 20
         assert kb.store.vectors_per_document == 3
         assert len(kb.search("a question", 3, diversity=0.5)) == 3
+
+
+def test_another_process_switches_first(kb: Retriever) -> None:
+    """Two of them move one collection, as in a rolling deployment: what the first has taken since is not deleted."""
+    url = kb.store.url
+
+    class Overtaken(HashEncoder):
+        def encode_document(self, inputs: Sequence[str]) -> np.ndarray:
+            if inputs and inputs[0].startswith("text") and kb.store.generation == 1:
+                gate_of(kb.store).migrating.release()  # which the other process knows nothing of
+                kb.reindex(HashEncoder(16, NEW))
+                kb.add([Document("new", "new")])
+                gate_of(kb.store).migrating.acquire()
+            return super().encode_document(inputs)
+
+    with Retriever(HashEncoder(8, OLD), open_store(url)) as other, pytest.raises(ModelMismatchError, match="migrated"):
+        other.reindex(Overtaken(24, "3"))
+    assert kb.store.current() == kb.store.generation
+    assert [document.id for document in kb.get(["new"])] == ["new"]
+
+
+def test_a_collection_made_again_with_another_model(tmp_path: Path) -> None:
+    """On a server a handle may outlive its collection: what it writes to another model's is not acknowledged."""
+    store = MemoryStore(8)
+    with Retriever(HashEncoder(8, OLD), store) as kb:
+        kb.add(["one"])
+        other = Retriever(HashEncoder(8, NEW), MemoryStore(8))
+        store.write_info(other.store.info or {})
+        with pytest.raises(ModelMismatchError, match="made again with another model"):
+            kb.add(["two"])
+
+
+def test_a_model_that_cannot_encode_leaves_no_lock(kb: Retriever, tmp_path: Path) -> None:
+    class Broken(HashEncoder):
+        def encode_query(self, inputs: Sequence[str]) -> np.ndarray:
+            raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        kb.reindex(Broken(16, NEW))
+    kb.close()
+    code = f"from mlr_rag_edge import EdgeStore; EdgeStore({str(tmp_path / 'kb')!r}).close()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_after_pruning_nothing_is_kept(kb: Retriever) -> None:
+    store = MemoryStore(8)
+    with Retriever(HashEncoder(8, OLD), store) as memory:
+        memory.add(documents())
+        memory.reindex(HashEncoder(16, NEW))
+        assert memory.prune() == 1
+        assert memory._left == []
+        assert store._data.records == {}
+
+
+def test_collections_in_memory_do_not_share_a_gate() -> None:
+    assert gate_of(MemoryStore(8)) is not gate_of(MemoryStore(8))
+    store = MemoryStore(8)
+    assert gate_of(store) is gate_of(store.beside(1))

@@ -235,7 +235,7 @@ def test_a_change_is_refused_or_noted(
             Retriever(changed, store)
         assert before.name in str(refused.value)
         assert "Open it with the model" in str(refused.value)
-        assert "into another collection" in str(refused.value)
+        assert ".reindex(model)" in str(refused.value)
         shown = "another shape" if expected is None else f"canary cosine {expected:.4f}"
         assert shown in refused.value.found
 

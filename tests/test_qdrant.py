@@ -636,3 +636,18 @@ class TestAsync:
         store.close()
         with pytest.raises(StoreClosedError):
             await store.aquery(row, 2)
+
+
+def test_writes_are_acknowledged_when_they_are_done() -> None:
+    """Durability on a server rests on it."""
+    with FakeQdrant() as fake, closing(QdrantStore.open(f"{fake.place}/documents", dimension=8)) as store:
+        store.upsert(records(3))
+        store.delete(ids=["id 0"])
+        store.delete(filter=parse({"n": 1}))
+        writes = [
+            call
+            for call in fake.calls
+            if call.path.endswith("/points/delete") or (call.method == "PUT" and call.path.endswith("/points"))
+        ]
+        assert len(writes) == 3
+        assert all("wait=true" in call.query for call in writes)

@@ -57,6 +57,7 @@ class Connection:
         self.place, self.remote, self.handles = place, not is_local(client), 0
         self._client, self._on_close, self._given = client, on_close, async_client
         self._made: dict[asyncio.AbstractEventLoop, AsyncQdrantClient] = {}
+        self.memory = id(client) if client.init_options["location"] == ":memory:" else 0  # all these have one URL
         self._process = os.getpid()
         self._lock = nullcontext() if self.remote else _lock_of(client)
 

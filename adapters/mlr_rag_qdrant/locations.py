@@ -93,7 +93,7 @@ def parse(location: str, secure: bool = False) -> Location:
     Raises:
         InvalidInputError: it means nothing, or holds credentials, which are not repeated.
     """
-    if _SECRETS.match(location):
+    if _SECRETS.match(location) or (secure and re.search("[@?#]", location)):
         raise InvalidInputError(
             "a location of Qdrant holds more than a place and a name",
             expected=FORMS,

@@ -140,6 +140,7 @@ class QdrantStore:
         self._name = self._physical.name
         self._tenant, self._space = options.tenant, namespace(options.tenant)
         self._search_params = options.search() if connection.remote else None
+        self.identity = (self.url, connection.memory)
         self._closed = False
 
     @property

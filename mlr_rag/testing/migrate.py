@@ -9,6 +9,7 @@ it is deleted and `gone` afterwards, `fault` with whatever a reader or the write
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -63,12 +64,14 @@ def migrate(url: str, log: Log, pause: float) -> None:
         workers = [threading.Thread(target=work, args=(kb, log, stop)) for work in (_write, _read, _read)]
         for worker in workers:
             worker.start()
-        log.write("reindex")
-        kb.reindex(new)
-        time.sleep(0.1)  # the others go on for a moment with the new model
-        stop.set()
-        for worker in workers:
-            worker.join()
+        try:
+            log.write("reindex")
+            kb.reindex(new)
+            time.sleep(0.1)  # the others go on for a moment with the new model
+        finally:
+            stop.set()
+            for worker in workers:
+                worker.join()
     log.write("done")
 
 
@@ -169,7 +172,7 @@ def attempt(url: str, log: Path, pause: float, ids: Ids, kill_after: float | Non
     ids.present.difference_update(id for step, named in steps if step == "delete" for id in named)
     ids.gone.update(id for step, named in steps if step == "gone" for id in named)
     finished = "done" in [step for step, _ in steps]
-    if kill_after is None and not finished:
+    if not finished and (kill_after is None or process.returncode != -signal.SIGKILL):
         faults.append(f"the command ended with {process.returncode}")
     return Attempt(finished, faults + check(url, ids), seconds)
 
