@@ -17,6 +17,7 @@ from mlr_rag.stores import (
     Match,
     Record,
     Vector,
+    check_dimension,
     check_one_of,
     check_query,
     check_shape,
@@ -31,6 +32,7 @@ class _Generation:
     """What one generation holds; the handles on it share it."""
 
     def __init__(self, dimension: int, vectors_per_document: int) -> None:
+        check_dimension(dimension, vectors_per_document)
         self.dimension, self.vectors_per_document = dimension, vectors_per_document
         self.info: str | None = None
         self.records: dict[str, Record] = {}

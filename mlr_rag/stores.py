@@ -185,6 +185,16 @@ def check_vectors(records: Sequence[Record], dimension: int, vectors_per_documen
             )
 
 
+def check_dimension(dimension: int | None, vectors_per_document: int) -> None:
+    """Refuse to make what no vector fits; a dimension of None makes nothing."""
+    if (dimension is not None and dimension < 1) or vectors_per_document < 1:
+        raise InvalidInputError(
+            "not a shape of vectors",
+            found=f"{dimension} dimensions, {vectors_per_document} vector(s) a document",
+            expected="1 or more of each",
+        )
+
+
 def check_shape(where: str, found: tuple[int, int], wanted: tuple[int | None, int]) -> None:
     """Refuse to open what holds vectors of another shape: (dimension, vectors per document); a dimension of None fits.
 

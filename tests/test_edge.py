@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mlr_rag import Document
-from mlr_rag.errors import StoreClosedError, StoreCorruptError, StoreError, StoreFullError
+from mlr_rag.errors import (
+    InvalidInputError,
+    StoreClosedError,
+    StoreCorruptError,
+    StoreError,
+    StoreFullError,
+    StoreLockedError,
+    StoreNotFoundError,
+)
 from mlr_rag.filters import parse
 from mlr_rag.memory import MemoryStore
 from mlr_rag.stores import Record, open_store
 from mlr_rag.testing.vectors import vector_of
-from mlr_rag_edge import EdgeStore, index, shard
+from mlr_rag_edge import EdgeStore, collection, files, index, shard
+from mlr_rag_edge.folder import Folder
 from mlr_rag_edge.index import Index
 
 ROOT = Path(__file__).parents[1]
@@ -123,6 +136,157 @@ class TestLayout:
         with pytest.raises(StoreCorruptError, match="without a description"):
             store.beside(2, 8)
         assert names(kb / "generation-2") == ["shard"]
+
+    @pytest.mark.parametrize("shape", [(0, 1), (-1, 1), (8, 0)])
+    def test_a_shape_that_no_vector_has(self, store: EdgeStore, kb: Path, shape: tuple[int, int]) -> None:
+        makers: list[Callable[..., object]] = [
+            lambda *shape: EdgeStore(kb.parent / "new", *shape),
+            lambda *shape: store.beside(2, *shape),
+            MemoryStore,
+        ]
+        for make in makers:
+            with pytest.raises(InvalidInputError, match=f"found {shape[0]} dimensions, {shape[1]} vector"):
+                make(*shape)
+        assert names(kb.parent) == ["kb"]
+        assert store.generations() == [1]
+
+    def test_a_generation_that_is_dropped_while_it_is_opened(
+        self, store: EdgeStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(EdgeStore, "_check_generation", lambda self, generation: None)
+        with pytest.raises(StoreNotFoundError, match=r"expected collection\.json"):
+            store.beside(2)
+        assert store.generations() == [1]
+
+    def test_a_shard_that_the_engine_cannot_make(self, kb: Path) -> None:
+        with pytest.raises(StoreCorruptError, match="the engine cannot"):
+            EdgeStore(kb, 1 << 70)
+
+
+class TestFullDisk:
+    def test_nothing_is_begun(self, store: EdgeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        store.upsert(records(20))
+        usage = shutil.disk_usage(store._folder.path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1 << 20))
+        for begin in (
+            lambda: store.delete(ids=["1"]),
+            lambda: store.delete(filter=parse({"n": 2})),
+            lambda: store.beside(2, 8),
+            lambda: store._folder.index._move(set(store._point_ids(None)), store._folder.shard),
+        ):
+            with pytest.raises(StoreFullError, match="found 1 MiB free"):
+                begin()
+        assert (store.count(), store.generations()) == (20, [1])
+
+    def test_full_after_a_build(self, store: EdgeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its copy has holes: the engine must not even open it."""
+        store.upsert(records(20))
+        usage = shutil.disk_usage(store._folder.path)
+
+        def fill(self: Index, copy: Path, niceness: int) -> None:
+            monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1 << 20))
+            monkeypatch.setattr(index, "load_shard", lambda path: pytest.fail("opened"))
+
+        monkeypatch.setattr(Index, "_build_in_child", fill)
+        with pytest.raises(StoreFullError, match="found 1 MiB free"):
+            store.optimize()
+
+    @pytest.mark.parametrize(("code", "kind"), [(errno.ENOSPC, StoreFullError), (errno.EIO, StoreError)])
+    def test_a_file_that_cannot_be_written(
+        self, store: EdgeStore, kb: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[StoreError]
+    ) -> None:
+        store.upsert(records(20))
+
+        def fail(path: Path, target: Path) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(Path, "replace", fail)
+        for write in (lambda: store.write_info({"a": 1}), lambda: store.switch(1), store.drop):
+            with pytest.raises(kind, match="run the same command again") as caught:
+                write()
+            assert type(caught.value) is kind
+        assert (store.info, store.count()) == (None, 20)
+        store.close()
+        monkeypatch.undo()
+        assert names(kb) == [".lock", "collection.json", "shard"]
+        with closing(EdgeStore(kb)) as again:
+            again.optimize()
+            assert (again.count(), indexed(again)) == (20, 20)
+
+
+def _in_fork(does: Callable[[], object]) -> str:
+    """What comes of it in a forked child: the text of its result, or the name of its error."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # newer Pythons warn of threads
+        child = os.fork()
+    if not child:
+        signal.alarm(20)  # a lock that nobody frees
+        try:
+            said = str(does())
+        except BaseException as problem:
+            said = type(problem).__name__
+        os.write(writing, said.encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as result:
+        os.waitpid(child, 0)
+        return result.read()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+class TestFork:
+    def test_a_child_waits_for_no_lock(self, store: EdgeStore, kb: Path) -> None:
+        store.upsert(records(5))
+        held, enough = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with collection._OPENING, store._lock:
+                held.set()
+                enough.wait()
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held.wait()
+        calls: list[Callable[[], object]] = [
+            lambda: store.upsert(records(1)),
+            lambda: store.delete(ids=["1"]),
+            lambda: store.write_info({}),
+            lambda: store.beside(2, 8),
+            lambda: store.query(rows(1)[0], 1),
+            store.drop,
+            lambda: EdgeStore(kb),
+        ]
+        try:
+            assert [_in_fork(call) for call in calls] == [StoreLockedError.__name__] * len(calls)
+            assert _in_fork(store.close) == "None"
+        finally:
+            enough.set()
+            holder.join()
+        assert (store.count(), names(kb)) == (5, [".lock", "collection.json", "shard"])
+
+    def test_a_child_opens_what_its_parent_has_closed(self, store: EdgeStore, kb: Path) -> None:
+        """It has inherited the engine's lock, and so it is told; once it has ended, others may open it."""
+        store.upsert(records(5))
+        reading, writing = os.pipe()
+        closer = threading.Timer(0.5, lambda: (store.close(), os.write(writing, b"x")))
+        closer.start()
+
+        def opens() -> str:
+            os.read(reading, 1)
+            files.unlock(files.locked(kb))  # the folder's own is free
+            try:
+                EdgeStore(kb)
+            except StoreLockedError as problem:
+                return str(problem)
+            return "opened"
+
+        assert "was forked while" in _in_fork(opens)
+        closer.join()
+        os.close(reading)
+        os.close(writing)
+        with closing(EdgeStore(kb)) as again:
+            assert again.count() == 5
 
 
 def _fill(kb: Path) -> EdgeStore:
@@ -381,6 +545,146 @@ class TestIndex:
         assert names(kb) == [".lock", "collection.json", "shard"]
         store.optimize()
         assert indexed(store) == 100
+
+    def test_a_failed_build_is_tried_again(self, store: EdgeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(index, "ENOUGH", 200)
+        monkeypatch.setattr(index, "QUIET", 0.01)
+        tried = []
+
+        def fail(self: Index, copy: Path, niceness: int) -> None:
+            tried.append(self.unindexed)
+            raise StoreError("out of luck")
+
+        monkeypatch.setattr(Index, "_build_in_child", fail)
+        store.upsert(records(199))
+        store.upsert(records(1, start=199))
+        store.upsert(records(1, start=200))
+        wait_until(lambda: len(tried) == 1 and not store.indexing)
+        store.upsert(records(20, start=201))
+        assert not store.indexing, "too little was written since"
+        assert store._folder.index.unindexed >= 220
+        store.upsert(records(30, start=221))
+        store.upsert(records(1, start=251))
+        wait_until(lambda: len(tried) == 2 and not store.indexing)
+
+    @pytest.mark.parametrize("executable", [sys.executable, "", None])
+    def test_a_frozen_application(
+        self, store: EdgeStore, monkeypatch: pytest.MonkeyPatch, executable: str | None
+    ) -> None:
+        store.upsert(records(20))
+        monkeypatch.setattr(sys, "executable", executable)
+        if executable:
+            monkeypatch.setattr(sys, "frozen", True, raising=False)
+        with pytest.raises(StoreError, match=r"no Python to build the index with: .*an ordinary Python"):
+            store.optimize()
+
+    def test_a_program_that_builds_nothing(self, store: EdgeStore, monkeypatch: pytest.MonkeyPatch, kb: Path) -> None:
+        store.upsert(records(300))
+        monkeypatch.setattr(sys, "executable", str(_program(kb.parent, "exit 0")))
+        with pytest.raises(StoreError, match="found no index over 300 points"):
+            store.optimize()
+        assert names(kb) == [".lock", "collection.json", "shard"]
+
+    def test_a_collection_too_small_for_an_index(self, store: EdgeStore) -> None:
+        store.upsert(records(1))
+        store.optimize()
+        assert store.count() == 1
+
+    def test_it_imports_nothing_from_the_current_folder(
+        self, store: EdgeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.upsert(records(20))
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        (elsewhere / "uuid.py").write_text("raise SystemExit('imported from the current folder')")
+        monkeypatch.chdir(elsewhere)
+        monkeypatch.setattr(sys, "path", ["", ".", *sys.path])
+        store.optimize()
+        assert indexed(store) == 20
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="needs a signal of Linux")
+    def test_a_build_ends_with_its_parent(self, tmp_path: Path) -> None:
+        left = tmp_path / "left"
+        child = f"""
+import os, pathlib, time
+from mlr_rag_edge.build import end_with
+end_with(os.getppid())
+pathlib.Path({str(left)!r}).write_text(str(os.getpid()))
+time.sleep(100)
+"""
+        parent = f"""
+import os, pathlib, subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", {child!r}])
+while not (pathlib.Path({str(left)!r}).exists() and pathlib.Path({str(left)!r}).read_text()):
+    time.sleep(0.01)
+os.kill(os.getpid(), 9)
+"""
+        assert subprocess.run([sys.executable, "-c", parent], timeout=_PATIENCE).returncode == -9
+
+        def ended() -> bool:
+            status = Path(f"/proc/{left.read_text()}/stat")
+            try:
+                return status.read_text().rpartition(")")[2].split()[0] == "Z"  # one that nobody has asked after
+            except OSError:
+                return True
+
+        wait_until(ended)
+
+    def test_what_is_not_indexed_is_known_after_reopening(self, store: EdgeStore, kb: Path) -> None:
+        store.upsert(records(100))
+        store.optimize()
+        assert store._folder.index.unindexed == 0
+        store.upsert(records(60))
+        store.write_info({"a": 1})
+        store.upsert(records(20))
+        store.delete(ids=[str(i) for i in range(50)])
+        store.close()
+        assert json.loads((kb / "collection.json").read_text())["unindexed"] == 80
+        with closing(EdgeStore(kb)) as again:
+            assert (again._folder.index.unindexed, again.info) == (80, {"a": 1})
+            again.optimize()
+            assert again._folder.index.unindexed == 0
+        assert "unindexed" not in json.loads((kb / "collection.json").read_text())
+
+    def test_a_build_that_is_ended_leaves_it_as_it_was(
+        self, store: EdgeStore, kb: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.upsert(records(100))
+        started = _endless(monkeypatch, kb.parent)
+        store.optimize(wait=False)
+        wait_until(started.exists)
+        store.close()
+        with closing(EdgeStore(kb)) as again:
+            assert again._folder.index.unindexed == 100
+
+    def test_all_of_it_is_on_the_disk_before_the_swap(self, store: EdgeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        store.upsert(records(100))
+        synced, swap, sync = set(), Folder.replace_shard, os.fsync
+
+        def note(opened: int) -> None:
+            synced.add(os.fstat(opened).st_ino)
+            sync(opened)
+
+        def check(self: Folder, path: Path, *others: Any) -> None:
+            assert {item.stat().st_ino for item in path.rglob("*") if os.name != "nt" or item.is_file()} <= synced
+            swap(self, path, *others)
+
+        monkeypatch.setattr(os, "fsync", note)
+        monkeypatch.setattr(Folder, "replace_shard", check)
+        store.optimize()
+        assert indexed(store) == 100
+
+    def test_no_query_is_counted_twice(self, store: EdgeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        due: list[None] = []
+        monkeypatch.setattr(Index, "_start_if_due", lambda self: due.append(None))
+        monkeypatch.setattr(index, "QUERIES", 4000)
+        found = store._folder.index
+        threads = [threading.Thread(target=lambda: [found.searched() for _ in range(1000)]) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(due) == 1
 
     def test_no_room_for_a_copy(self, store: EdgeStore, monkeypatch: pytest.MonkeyPatch) -> None:
         store.upsert(records(100))

@@ -1,11 +1,13 @@
-"""The process that builds an index: python -m mlr_rag_edge.build SHARD DIMENSION VECTORS_PER_DOCUMENT NICENESS.
+"""The process that builds an index: python -m mlr_rag_edge.build SHARD DIMENSION VECTORS_PER_DOCUMENT NICENESS PARENT.
 
 A process of its own, as the engine keeps the interpreter's lock until the index is built.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import sys
 
 import qdrant_edge as qdrant
@@ -16,6 +18,7 @@ _LINKS = 24  # of each vector to its neighbours
 _CANDIDATES = 100  # looked at to choose them
 _SCANNED = 40_000  # KiB of vectors: a filter that leaves no more than these is searched one by one
 _SEGMENTS = 2  # one index for all, as a search in two takes twice as long, and what is written from now on
+_PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when its parent ends
 
 
 def build(path: str, dimension: int, vectors_per_document: int) -> None:
@@ -28,9 +31,18 @@ def build(path: str, dimension: int, vectors_per_document: int) -> None:
     shard.close()
 
 
+def end_with(parent: int) -> None:
+    """Be killed when the parent is, where the system can do that: nobody would use what is built here any more."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before it could be asked for
+            raise SystemExit(f"the process that asked for this index, {parent}, has ended")
+
+
 if __name__ == "__main__":
     shard, *numbers = sys.argv[1:]
-    dimension, vectors_per_document, niceness = map(int, numbers)
+    dimension, vectors_per_document, niceness, parent = map(int, numbers)
+    end_with(parent)
     if hasattr(os, "nice"):
         os.nice(niceness)
     build(shard, dimension, vectors_per_document)

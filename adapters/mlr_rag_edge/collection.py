@@ -25,6 +25,7 @@ from mlr_rag.errors import (
     StoreError,
     StoreNotFoundError,
 )
+from mlr_rag.stores import check_dimension
 from mlr_rag_edge.files import check_space, locked, replace_file, unlock
 from mlr_rag_edge.folder import DESCRIPTION, Folder, remove, shards, sweep
 
@@ -33,6 +34,7 @@ _LEFTOVERS = {"shard.new", "collection.json.new", "current.new"}
 _FILES = {DESCRIPTION, *_LEFTOVERS}
 _OPEN: dict[Path, Collection] = {}
 _OPENING = threading.RLock()  # whoever needs a collection's own lock too takes this one first
+_INHERITED: list[Collection] = []  # of the process that this one was forked from: kept, as to free one would close it
 
 
 class Collection:
@@ -47,6 +49,7 @@ class Collection:
     @classmethod
     def open(cls, path: Path, dimension: int | None, vectors_per_document: int) -> tuple[Collection, Folder]:
         """The collection, opened or made, with its current generation; each call needs one `release`."""
+        check_dimension(dimension, vectors_per_document)
         try:
             path = path.expanduser().resolve()
             path.exists()
@@ -83,6 +86,7 @@ class Collection:
 
     def attach(self, generation: int, dimension: int | None, vectors_per_document: int) -> Folder:
         """One generation, opened or made; each call needs one `release`."""
+        check_dimension(dimension, vectors_per_document)
         with _OPENING, self.lock:
             self._check_open()
             try:
@@ -90,6 +94,7 @@ class Collection:
                     raise InvalidInputError("not a generation", found=generation, expected="a number from 1 on")
                 folder = self._folders.get(generation)
                 if folder is None:
+                    check_space(self.path)
                     folder = Folder(self._place(generation), generation, self.lock, dimension, vectors_per_document)
                 folder.check_shape(dimension, vectors_per_document)
                 folder.handles += 1
@@ -121,11 +126,14 @@ class Collection:
         with _OPENING:
             if folder.shard is None:
                 raise closed(self.path)
-            doomed = [folder] if folder.generation != self.current else list(self._folders.values())
-            for each in doomed:
+            whole = folder.generation == self.current
+            if whole:
+                with self.lock:  # from here on an interrupted drop is a drop; where this fails, all stays open
+                    replace_file(self.path / "current", "0")
+            for each in list(self._folders.values()) if whole else [folder]:
                 each.index.stop()
             with self.lock:
-                if folder.generation == self.current:
+                if whole:
                     self._drop_all()
                     return
                 del self._folders[folder.generation]
@@ -135,10 +143,9 @@ class Collection:
 
     def _drop_all(self) -> None:
         for folder in self._folders.values():
-            folder.close()
+            folder.close(keep=False)
         self._folders.clear()
         try:
-            replace_file(self.path / "current", "0")  # from here on an interrupted drop is a drop
             self._delete()
         finally:
             self._close(remove=True)
@@ -179,6 +186,18 @@ class Collection:
 
     def _place(self, generation: int) -> Path:
         return self.path if generation == 1 else self.path / f"generation-{generation}"
+
+
+def _forget_inherited() -> None:
+    """In a forked child: the lock on the folder decides who may open it, and no thread is there to free our own."""
+    global _OPENING
+    _OPENING = threading.RLock()
+    _INHERITED.extend(_OPEN.values())
+    _OPEN.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_inherited)
 
 
 def closed(path: Path) -> StoreClosedError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from contextlib import suppress
@@ -13,6 +14,8 @@ from mlr_rag.errors import StoreError, StoreFullError, StoreLockedError
 
 _SPARE_BYTES = 64 << 20  # the engine grows memory-mapped files by 32 MiB at a time; a full disk would kill the process
 _ZEROS = bytes(1 << 18)
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_FREE = "Free some space and run the same command again; what was written is kept."
 
 
 def check_space(path: Path, size: int = 0) -> None:
@@ -27,7 +30,7 @@ def check_space(path: Path, size: int = 0) -> None:
             f"no room on the disk for {path}",
             found=f"{free / 2**20:.0f} MiB free",
             expected=f"{needed / 2**20:.0f} MiB",
-            remedy="Free some space and run the same command again; what was written is kept.",
+            remedy=_FREE,
         )
 
 
@@ -86,16 +89,45 @@ def _copy_sparse(source: str, target: str) -> None:
 
 
 def replace_file(file: Path, text: str) -> None:
-    """Write a file durably: whatever stops it, the file is the old or the new one, whole."""
+    """Write a file durably: whatever stops it, the file is the old or the new one, whole.
+
+    Raises:
+        StoreFullError: the disk has no room for it.
+        StoreError: it cannot be written for another reason.
+    """
     fresh = file.with_name(f"{file.name}.new")
-    with fresh.open("w", encoding="utf-8") as opened:
-        opened.write(text)
-        opened.flush()
-        os.fsync(opened.fileno())
-    fresh.replace(file)
-    if os.name != "nt":  # Windows cannot open a folder to sync it
-        folder = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    try:
+        with fresh.open("w", encoding="utf-8") as opened:
+            opened.write(text)
+            opened.flush()
+            os.fsync(opened.fileno())
+        fresh.replace(file)
+        _sync(file.parent)
+    except OSError as problem:
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        found = problem.strerror or str(problem)
+        if problem.errno in _FULL:
+            raise StoreFullError(f"no room on the disk for {file}", found=found, remedy=_FREE) from problem
+        raise StoreError(
+            f"cannot write {file}",
+            found=found,
+            expected="a file that this user may replace, on a disk that works",
+            remedy="Check its folder's permissions and the disk, and run the same command again.",
+        ) from problem
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a folder and all in it last through a power cut: the engine leaves much of that to the system."""
+    for item in [*folder.rglob("*"), folder, folder.parent]:
+        _sync(item)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":  # which cannot open a folder to sync it
+        return
+    opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows syncs only what may be written to
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

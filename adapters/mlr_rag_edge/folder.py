@@ -1,6 +1,7 @@
 """The folder of one generation: its description, and the one shard that all handles on it share.
 
-- `collection.json`: format, shape of the vectors, the shard's name, and the description; written atomically.
+- `collection.json`: format, shape of the vectors, the shard's name, the description, and how much was written that the
+  index does not have (optional: as of the last close); written atomically.
 - `shard/`: the engine's own files; `shard.new` while they are made, or dropped.
 - `shard-1a2b3c4d/`: the same once an index was built, or while one is (see index.py).
 
@@ -13,12 +14,14 @@ import json
 import re
 import shutil
 import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mlr_rag.errors import RESTORE, StoreCorruptError
+from mlr_rag.errors import RESTORE, StoreCorruptError, StoreError, StoreNotFoundError
 from mlr_rag.stores import Info, check_shape
-from mlr_rag_edge.files import replace_file
+from mlr_rag_edge.files import check_space, replace_file
 from mlr_rag_edge.index import Index
 from mlr_rag_edge.shard import load_shard, make_shard
 
@@ -37,8 +40,11 @@ class Folder:
         dimension: The shape to make it in, or that it must have; None for whatever it has.
         vectors_per_document: The same.
 
+    Attributes:
+        unindexed: How much was written outside the index, as `collection.json` has it: never more than there is.
+
     Raises:
-        StoreCorruptError, ModelMismatchError.
+        StoreCorruptError, StoreNotFoundError, ModelMismatchError.
     """
 
     def __init__(
@@ -52,11 +58,12 @@ class Folder:
         self.path, self.generation = path, generation
         self.handles = 0
         if not (path / DESCRIPTION).exists():
-            _make(path, dimension or 0, vectors_per_document)
+            _make(path, dimension, vectors_per_document)
         description = _read(path)
         self.dimension: int = description["dimension"]
         self.vectors_per_document: int = description["vectors_per_document"]
         self.info: Info | None = description.get("info")
+        self.unindexed: int = description["unindexed"]
         self.check_shape(dimension, vectors_per_document)
         self.shard_path: Path = path / description["shard"]
         if not self.shard_path.exists():
@@ -75,30 +82,39 @@ class Folder:
 
     def write_info(self, info: Info) -> None:
         """Replace the description on disk."""
-        self._describe(self.shard_path, info)
+        self._describe(self.shard_path, info, self.index.unindexed)
         self.info = info
 
-    def replace_shard(self, path: Path, shard: Any) -> None:
+    def replace_shard(self, path: Path, shard: Any, unindexed: int) -> None:
         """Go on with another shard, and delete the one before; a query that runs meanwhile holds the old one open."""
-        self._describe(path, self.info)
+        self._describe(path, self.info, unindexed)
         before, self.shard_path, self.shard = self.shard_path, path, shard
         shutil.rmtree(before, ignore_errors=True)
 
-    def close(self) -> None:
-        """Close the shard, for every handle."""
+    def check_space(self, texts: Sequence[str] = ()) -> None:
+        """Refuse a write of documents with these texts where the disk has no room for it: a generous guess."""
+        vectors = 4 * self.dimension * self.vectors_per_document * len(texts)
+        check_space(self.path, 4 * (vectors + sum(map(len, texts))))  # the write-ahead log included
+
+    def close(self, keep: bool = True) -> None:
+        """Close the shard, for every handle; `keep` notes what its index does not have, for the next one to open it."""
         if self.shard is not None:
+            if keep and self.index.unindexed != self.unindexed:
+                with suppress(StoreError):  # a guess too low delays an index, and that is all
+                    self._describe(self.shard_path, self.info, self.index.unindexed)
             self.shard.close()
             self.shard = None
 
     def delete(self) -> None:
         """Close, and delete the generation; an interrupted deletion is none, or is finished by `sweep`."""
-        self.close()
+        self.close(keep=False)
         self.shard_path.rename(self.path / "shard.new")
         (self.path / DESCRIPTION).unlink()
         sweep(self.path)
 
-    def _describe(self, shard: Path, info: Info | None) -> None:
-        _write(self.path, self.dimension, self.vectors_per_document, shard.name, info)
+    def _describe(self, shard: Path, info: Info | None, unindexed: int) -> None:
+        _write(self.path, self.dimension, self.vectors_per_document, shard.name, info, unindexed)
+        self.unindexed = unindexed
 
 
 def shards(path: Path) -> list[Path]:
@@ -120,7 +136,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _make(path: Path, dimension: int, vectors_per_document: int) -> None:
+def _make(path: Path, dimension: int | None, vectors_per_document: int) -> None:
     if found := shards(path):
         raise StoreCorruptError(
             f"{path} has vectors without a description",
@@ -128,6 +144,8 @@ def _make(path: Path, dimension: int, vectors_per_document: int) -> None:
             expected=f"shard and {DESCRIPTION}",
             remedy=RESTORE,
         )
+    if dimension is None:  # it was there, and another thread or process has dropped it meanwhile
+        raise StoreNotFoundError(f"nothing at {path}", expected=DESCRIPTION, remedy="It was dropped: make it again.")
     path.mkdir(exist_ok=True)
     make_shard(path / "shard.new", dimension, vectors_per_document)
     _write(path, dimension, vectors_per_document, "shard", None)
@@ -140,12 +158,12 @@ def _read(path: Path) -> dict[str, Any]:
         info = description.get("info")
         if info is not None and not isinstance(info, dict):
             raise TypeError(f"info is a {type(info).__name__}")
-        shard = description.get("shard", "shard")
+        shard, unindexed = description.get("shard", "shard"), int(description.get("unindexed", 0))
         if description["format"] != _FORMAT or not _SHARD.fullmatch(shard):
             raise ValueError(f"format {description['format']}, shard {shard}")
         if not any((path / name).is_dir() for name in (shard, "shard.new")):
             raise FileNotFoundError(f"no {shard}")
-        return description | shape | {"shard": shard}
+        return description | shape | {"shard": shard, "unindexed": unindexed}
     except (ValueError, KeyError, TypeError, OSError) as problem:
         raise StoreCorruptError(
             f"{path / DESCRIPTION} cannot be used",
@@ -155,7 +173,10 @@ def _read(path: Path) -> dict[str, Any]:
         ) from problem
 
 
-def _write(path: Path, dimension: int, vectors_per_document: int, shard: str, info: Info | None) -> None:
+def _write(
+    path: Path, dimension: int, vectors_per_document: int, shard: str, info: Info | None, unindexed: int = 0
+) -> None:
     shape = {"dimension": dimension, "vectors_per_document": vectors_per_document}
-    description = {"format": _FORMAT, **shape, "shard": shard} | ({} if info is None else {"info": info})
+    optional = ({"unindexed": unindexed} if unindexed else {}) | ({} if info is None else {"info": info})
+    description = {"format": _FORMAT, **shape, "shard": shard} | optional
     replace_file(path / DESCRIPTION, json.dumps(description, indent=1))

@@ -23,14 +23,14 @@ import threading
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import qdrant_edge as qdrant
 
 from mlr_rag.errors import StoreError
-from mlr_rag_edge.files import check_space, copy_folder
+from mlr_rag_edge.files import check_space, copy_folder, sync_folder
 from mlr_rag_edge.shard import add_fields, fields, load_shard
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ QUIET = 2.0  # seconds without a write, so that an ingest in one go is followed 
 PATIENCE = 60.0  # seconds to wait for that
 NICENESS = 10  # of a build that nobody waits for
 _POLL = 0.1
+_TINY = 8 << 10  # bytes of vectors: with fewer, the engine may see no need for an index
 _BATCH = 256
 _FEW = 1024  # changed ids that are moved while writes wait
 _ROUNDS = 8
@@ -64,14 +65,22 @@ class Index:
         self._hurry, self._stopped = threading.Event(), threading.Event()
         self._changed: set[uuid.UUID] | None = None  # ids written or deleted since the copy was made
         info = folder.shard.info()
-        self._written = info.points_count - info.indexed_vectors_count  # since the last build; a replaced one counts
-        self._queries = 0
+        # Since the last build; a replaced one counts. The engine's own numbers do not tell, as its index counts the
+        # dead ones too; yet both are at the most what there is, even after a kill.
+        self._written: int = max(0, folder.unindexed, info.points_count - info.indexed_vectors_count)
+        self._failed_at = 0  # what was written when a build last failed
+        self._queries = count(1)  # one that no two threads get the same number of
         self._problem: StoreError | None = None
 
     @property
     def running(self) -> bool:
         """Whether a build has begun, or is about to."""
         return self._thread is not None
+
+    @property
+    def unindexed(self) -> int:
+        """How much was written that the index does not have."""
+        return self._written
 
     def wrote(self, ids: Iterable[uuid.UUID], upserted: int = 0) -> None:
         """Note a change, before it is made and under the lock; start a build where it is time for one."""
@@ -82,8 +91,7 @@ class Index:
 
     def searched(self) -> None:
         """Note a query."""
-        self._queries += 1
-        if self._queries == QUERIES:
+        if next(self._queries) == QUERIES:
             with self._lock:
                 self._start_if_due()
 
@@ -110,10 +118,10 @@ class Index:
             thread.join()
 
     def _start_if_due(self) -> None:
-        if self._thread is not None or self._problem is not None or self._folder.shard is None:
+        if self._thread is not None or self._folder.shard is None:
             return
-        count = self._folder.shard.info().points_count
-        if count >= ENOUGH and self._written > SHARE * count:
+        points = self._folder.shard.info().points_count
+        if points >= ENOUGH and self._written - self._failed_at > SHARE * points:
             self._start(NICENESS)
 
     def _start(self, niceness: int) -> threading.Thread:
@@ -133,6 +141,7 @@ class Index:
             pass
         except BaseException as problem:  # a panic of the engine does not derive from Exception
             self._problem = problem if isinstance(problem, StoreError) else StoreError(f"no index: {problem!s:.200}")
+            self._failed_at = self._written  # so that the next one is tried when as much again was written
             logger.warning("%s goes on without a new index: %s", self._folder.path, self._problem)
         finally:
             with self._lock:
@@ -149,31 +158,45 @@ class Index:
                 break
 
     def _build(self, copy: Path, niceness: int) -> None:
+        if getattr(sys, "frozen", False) or not sys.executable:  # it would start the application once more
+            raise StoreError(
+                "no Python to build the index with",
+                found=f"a frozen application, {sys.executable}" if sys.executable else "no sys.executable",
+                expected="an ordinary Python",
+                remedy="Search stays exact; for an index, open the collection in an ordinary Python and optimize() it.",
+            )
         with self._lock:
             self._check()
             self._folder.shard.flush()
             size = sum(file.stat().st_size for file in self._folder.shard_path.rglob("*") if file.is_file())
             check_space(self._folder.path, 3 * size)
             copy_folder(self._folder.shard_path, copy)
-            self._changed, self._written = set(), 0
+            self._changed, covered = set(), self._written
         self._build_in_child(copy, niceness)
+        self._folder.check_space()  # the engine maps files with holes, and would be killed where they find no room
         fresh = load_shard(copy)
+        self._check_indexed(fresh)
         changed = self._take()
         for _ in range(_ROUNDS):
             if len(changed) <= _FEW:
                 break
             self._move(changed, fresh)
             changed = self._take()
+        sync_folder(copy)  # most of it, while writes go on
         with self._lock:
             self._check()
             self._move(changed | self._take(), fresh)
-            self._folder.replace_shard(copy, fresh)
+            sync_folder(copy)
+            self._folder.replace_shard(copy, fresh, self._written - covered)
+            self._written -= covered
+            self._failed_at = 0
 
     def _build_in_child(self, copy: Path, niceness: int) -> None:
-        words = [str(copy), *map(str, (self._folder.dimension, self._folder.vectors_per_document, niceness))]
+        words = [str(copy), *map(str, (*self._shape(), niceness, os.getpid()))]
         child = subprocess.Popen(  # noqa: S603  # this interpreter, and a folder of ours
             [sys.executable, "-m", "mlr_rag_edge.build", *words],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            cwd=copy,  # not where this process is, whose files the other one could import
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(_import_paths()), "PYTHONSAFEPATH": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -195,6 +218,18 @@ class Index:
         if child.returncode != 0:
             raise StoreError("the process that builds the index failed", found=f"code {child.returncode} {said[-200:]}")
 
+    def _check_indexed(self, fresh: Any) -> None:
+        info, (dimension, vectors_per_document) = fresh.info(), self._shape()
+        if not info.indexed_vectors_count and 4 * info.points_count * dimension * vectors_per_document > _TINY:
+            raise StoreError(
+                "the process that builds the index built none",
+                found=f"no index over {info.points_count} points",
+                remedy=f"Check that {sys.executable} is a Python that can import mlr_rag_edge; search stays exact.",
+            )
+
+    def _shape(self) -> tuple[int, int]:
+        return self._folder.dimension, self._folder.vectors_per_document
+
     def _take(self) -> set[uuid.UUID]:
         with self._lock:
             changed, self._changed = self._changed or set(), set()
@@ -206,7 +241,9 @@ class Index:
         add_fields(fresh, fields(shard))
         while batch := list(islice(waiting, _BATCH)):
             self._check()
-            found = [qdrant.Point(point.id, point.vector, point.payload) for point in shard.retrieve(batch, True, True)]
+            there = shard.retrieve(batch, True, True)
+            self._folder.check_space([point.payload["text"] for point in there])
+            found = [qdrant.Point(point.id, point.vector, point.payload) for point in there]
             gone = set(batch) - {point.id for point in found}
             if found:
                 fresh.update(qdrant.UpdateOperation.upsert_points(found))
@@ -217,6 +254,11 @@ class Index:
     def _check(self) -> None:
         if self._stopped.is_set():
             raise _Stopped
+
+
+def _import_paths() -> list[str]:
+    """Where this process imports from, less the current folder unless it is named in full."""
+    return [str(Path(entry).absolute()) for entry in sys.path if Path(entry) != Path()]
 
 
 class _Stopped(Exception):  # noqa: N818  # it is not an error

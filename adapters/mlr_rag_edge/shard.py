@@ -10,7 +10,7 @@ from typing import Any
 
 import qdrant_edge as qdrant
 
-from mlr_rag.errors import RESTORE, MlrRagError, StoreCorruptError
+from mlr_rag.errors import RESTORE, MlrRagError, StoreCorruptError, StoreLockedError
 from mlr_rag_edge.conditions import TOKENS
 
 _NUMBERS = 16  # fields that have an index for ranges; a range on another one is as right, and slow
@@ -24,13 +24,18 @@ def config(dimension: int, vectors_per_document: int, hnsw: Any = None, optimize
 
 
 def make_shard(path: Path, dimension: int, vectors_per_document: int) -> None:
-    """An empty shard on disk, closed, in place of whatever a killed process left there."""
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir()
-    shard = qdrant.EdgeShard.create(str(path), config(dimension, vectors_per_document))
-    add_fields(shard, [TOKENS])
-    shard.flush()
-    shard.close()
+    """An empty shard on disk, closed, in place of whatever a killed process left there.
+
+    Raises:
+        StoreCorruptError: the engine cannot make it.
+    """
+    with engine_errors(path):
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
+        shard = qdrant.EdgeShard.create(str(path), config(dimension, vectors_per_document))
+        add_fields(shard, [TOKENS])
+        shard.flush()
+        shard.close()
 
 
 def load_shard(path: Path) -> Any:
@@ -38,6 +43,7 @@ def load_shard(path: Path) -> Any:
 
     Raises:
         StoreCorruptError: the engine cannot read it, or there is nothing to read.
+        StoreLockedError: a process that was forked while it was open still has it.
     """
     with engine_errors(path):
         if not any((path / "segments").glob("*/segment.json")):
@@ -62,12 +68,18 @@ def fields(shard: Any) -> set[str]:
 
 @contextmanager
 def engine_errors(path: Path) -> Iterator[None]:
-    """Turn what the engine raises, its panics included, into StoreCorruptError."""
+    """Turn what the engine raises, its panics included, into StoreCorruptError, or StoreLockedError."""
     try:
         yield
     except (MlrRagError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as problem:  # a panic does not derive from Exception
+        if "WouldBlock" in str(problem):  # the engine's own lock, on its log, which a forked child inherits
+            raise StoreLockedError(
+                f"a process that was forked while {path} was open still has it",
+                expected="one process at a time",
+                remedy="End that process, or let it be started in another way than by a fork; nothing is damaged.",
+            ) from problem
         raise StoreCorruptError(
             f"the engine cannot read or write {path}",
             found=f"{problem!s:.200}",

@@ -31,7 +31,6 @@ from mlr_rag.stores import (
 from mlr_rag.tokens import numbers, tokens
 from mlr_rag_edge.collection import Collection, closed
 from mlr_rag_edge.conditions import NUMBERS, TOKENS, translate
-from mlr_rag_edge.files import check_space
 from mlr_rag_edge.folder import Folder
 from mlr_rag_edge.shard import add_fields, engine_errors
 
@@ -88,6 +87,7 @@ class EdgeStore:
 
     def write_info(self, info: Info) -> None:
         """See VectorStore."""
+        self._shard()
         with self._lock:
             self._shard()
             self._folder.write_info(info)
@@ -95,11 +95,12 @@ class EdgeStore:
     def upsert(self, records: Sequence[Record]) -> None:
         """See VectorStore. A batch of up to 256 records is written whole or not at all."""
         check_vectors(records, self.dimension, self.vectors_per_document)
+        self._shard()
         for start in range(0, len(records), _UPSERT):
             batch = list({record.document.id: record for record in records[start : start + _UPSERT]}.values())
             points = [_point(record) for record in batch]
             with self._lock, self._engine() as shard:
-                check_space(self._folder.path, self._size(batch))
+                self._folder.check_space([record.document.text for record in batch])
                 self._folder.index.wrote((point.id for point in points), len(points))
                 add_fields(shard, {f"{NUMBERS}.{name}" for point in points for name in point.payload[NUMBERS]})
                 shard.update(qdrant.UpdateOperation.upsert_points(points))
@@ -117,6 +118,7 @@ class EdgeStore:
     def delete(self, ids: Sequence[str] | None = None, filter: Filter | None = None) -> int:
         """See VectorStore."""
         check_one_of(ids, filter)
+        self._shard()
         with self._lock:
             if ids is not None:
                 points = [point.id for point in self._retrieve(ids, False, False)]
@@ -126,6 +128,7 @@ class EdgeStore:
                 operation = qdrant.UpdateOperation.delete_points_by_filter(translate(filter))
             if points:
                 with self._engine() as shard:
+                    self._folder.check_space()
                     self._folder.index.wrote(points)
                     shard.update(operation)
                     shard.flush()
@@ -137,6 +140,7 @@ class EdgeStore:
         row = vector.tolist()
         query, condition = qdrant.Query.Nearest(row if self.vectors_per_document == 1 else [row]), translate(filter)
         limit = k + _TIES
+        self._shard()
         self._folder.index.searched()
         while True:
             request = qdrant.QueryRequest(
@@ -188,6 +192,7 @@ class EdgeStore:
 
     def beside(self, generation: int, dimension: int | None = None, vectors_per_document: int = 1) -> EdgeStore:
         """See VectorStore."""
+        self._shard()
         if dimension is None:
             self._check_generation(generation)
         handle = object.__new__(EdgeStore)
@@ -226,6 +231,9 @@ class EdgeStore:
 
     def close(self) -> None:
         """See VectorStore."""
+        if self._collection.process != os.getpid():
+            self._closed = True
+            return
         with self._lock:
             closed, self._closed = self._closed, True
         if not closed:
@@ -243,6 +251,7 @@ class EdgeStore:
             raise
 
     def _shard(self) -> Any:
+        """The open shard; asked for before any lock is taken, as in a forked child nobody may be there to free it."""
         shard = None if self._closed else self._folder.shard
         if shard is None:
             raise closed(self._collection.path)
@@ -257,11 +266,6 @@ class EdgeStore:
     def _check_generation(self, generation: int) -> None:
         if generation not in self.generations():
             raise no_such_generation(self, generation)
-
-    def _size(self, batch: list[Record]) -> int:
-        """A generous guess of the bytes that a batch needs, write-ahead log included."""
-        vectors = 4 * self.dimension * self.vectors_per_document * len(batch)
-        return 4 * (vectors + sum(len(record.document.text) for record in batch))
 
     def _point_ids(self, filter: Filter | None) -> Iterator[uuid.UUID]:
         condition, offset = translate(filter), None
