@@ -22,6 +22,7 @@ import pytest
 
 from mlr_rag import Document, ModelMismatchError, Retriever
 from mlr_rag.errors import (
+    InvalidFilterError,
     InvalidInputError,
     StoreClosedError,
     StoreCorruptError,
@@ -34,9 +35,11 @@ from mlr_rag.errors import (
     UnsupportedModelError,
 )
 from mlr_rag.filters import parse
-from mlr_rag.stores import Record, open_store
+from mlr_rag.stores import Record, VectorStore, open_store
 from mlr_rag.testing import HashEncoder, unit_rows
 from mlr_rag_chroma import ChromaStore, clients, connection, folders
+from mlr_rag_chroma.rows import columns
+from mlr_rag_chroma.settings import settings
 from tests.chroma_server import ChromaServer
 
 TOKEN = "a-secret-token"
@@ -77,7 +80,8 @@ def records(n: int = 20, start: int = 0) -> list[Record]:
     "location",
     [
         "", "name", "./folder/", "./folder/n!", "./folder/ab", "/", "//host:8000", "//host:8000/", "//host:x/name",
-        "//host/a/name", "///name", "//host:8000/na--me", ":memory:name", ":memory:/", ":memory:/n", ":memory:/a/b",
+        "//host/a/name", "///name", "//host:8000/na--me", ":memory:name", ":memory:/", ":memory:/n",
+        ":memory:/a/b", "//host:0/name",
     ],
 )  # fmt: skip
 def test_what_is_no_address(location: str) -> None:
@@ -126,6 +130,59 @@ def test_a_client_of_ours_sends_no_telemetry_and_one_of_the_users_is_not_closed(
     assert client.get_settings().anonymized_telemetry is False
     ChromaStore(client, name, 8).close()
     assert name in [collection.name for collection in client.list_collections()]
+
+
+ELSEWHERE = """
+import os, sys
+from mlr_rag.stores import open_store
+store = open_store(sys.argv[1], dimension=8)
+print(store.url, sorted(os.listdir(sys.argv[2])))
+store.close()
+"""
+
+
+@pytest.mark.parametrize("place", ["a file", "the environment"])
+def test_the_environment_does_not_send_a_folder_elsewhere(tmp_path: Path, place: str, gate: str) -> None:
+    port = gate.split(":")[2].split("/")[0]
+    variables = {"CHROMA_API_IMPL": "chromadb.api.fastapi.FastAPI", "CHROMA_SERVER_HOST": "127.0.0.1"}
+    variables |= {"CHROMA_SERVER_HTTP_PORT": port, "ANONYMIZED_TELEMETRY": "true"}
+    if place == "a file":
+        (tmp_path / ".env").write_text("".join(f"{key}={value}\n" for key, value in variables.items()))
+        variables = {}
+    folder = tmp_path / "chroma"
+    words = [sys.executable, "-W", "ignore", "-c", ELSEWHERE, f"chroma:{folder}/kb1", str(folder)]
+    environment = {**os.environ, **variables}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert "chroma.sqlite3" in done.stdout, done.stderr
+    assert Gatekeeper.told == ()
+
+
+def test_what_is_given_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("CHROMA_API_IMPL", "CHROMA_SERVER_HOST", "PERSIST_DIRECTORY", "CHROMA_CLIENT_AUTH_CREDENTIALS"):
+        monkeypatch.setenv(key, "theirs")
+    monkeypatch.setenv("ANONYMIZED_TELEMETRY", "true")
+    ours = settings(persist_directory="ours", chroma_server_host="ours", chroma_client_auth_credentials=None)
+    assert (ours.persist_directory, ours.chroma_server_host, ours.anonymized_telemetry) == ("ours", "ours", False)
+    assert "rust" in ours.chroma_api_impl
+    assert ours.chroma_client_auth_credentials is None
+
+
+@pytest.mark.parametrize("key", ["CHROMA_SERVER_GRPC_PORT", "CHROMA_SERVER_HEADERS"])
+def test_settings_that_chromadb_cannot_use_are_named_and_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    script = "from mlr_rag.stores import open_store; open_store('chroma::memory:', dimension=8)"
+    environment = {**os.environ, key: TOKEN}
+    words = [sys.executable, "-W", "ignore", "-c", script]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert f"InvalidInputError: the environment has settings that chromadb cannot use: found {key.lower()}" in (
+        done.stderr
+    )
+    assert TOKEN not in done.stderr
+    monkeypatch.setenv(key, TOKEN)
+    with pytest.raises(InvalidInputError, match=key.lower()) as refused:
+        open_store("chroma::memory:", dimension=8)
+    assert TOKEN not in f"{refused.value} {refused.value!r}"
 
 
 def test_what_is_no_client() -> None:
@@ -240,6 +297,80 @@ def test_numbers_are_compared_to_the_last_bit(server: ChromaServer, name: str) -
             assert store.count(parse({"x": {"$lt": x}})) == sum(other < x for other in numbers)
 
 
+def test_two_connections_write_one_id(server: ChromaServer, name: str) -> None:
+    """Neither knows of the other's fields, which Chroma keeps: filters must see those of the last record only."""
+    url, rows, barrier = f"chroma:{server.location}/{name}", unit_rows(2), threading.Barrier(2, timeout=60)
+    with closing(open_store(url, dimension=8)) as one, closing(open_store(url)) as other:
+
+        def write(store: VectorStore, key: str) -> None:
+            for i in range(60):
+                barrier.wait()
+                store.upsert([Record(Document(f"text {key}", str(i), {key: 1}), rows["ab".index(key)])])
+
+        threads = [threading.Thread(target=write, args=pair) for pair in ((one, "a"), (other, "b"))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        left = {record.document.id: set(record.document.metadata) for batch in one.scan() for record in batch}
+        assert len(left) == 60
+        for key in "ab":
+            have = {id for id, keys in left.items() if keys == {key}}
+            for condition in (1, {"$gte": 0}, {"$in": [1, 2]}):
+                assert {r.document.id for b in one.scan(parse({key: condition})) for r in b} == have
+            for condition in ({"$ne": 1}, {"$nin": [1, 2]}):
+                assert {r.document.id for b in one.scan(parse({key: condition})) for r in b} == set(left) - have
+            assert {r.document.id for b in one.scan(parse({"$not": {key: {"$gte": 0}}})) for r in b} == set(left) - have
+
+
+def test_a_field_that_a_lost_race_left_is_not_seen(client: Any, name: str) -> None:
+    """What the race leaves, every time: a row with the number field of another writer's."""
+    store, row = ChromaStore(client, name, 8), unit_rows(1)[0]
+    store.upsert([Record(Document("text", "x", {"a": 1}), row)])
+    batch = [Record(Document("text", "x", {"b": 2}), row)]
+    client.get_collection(name, embedding_function=None).upsert(**columns(batch, {}))
+    for gone in ({"a": 1}, {"a": {"$in": [1, 2]}}, {"a": {"$gt": 0}}, {"a": {"$exists": True}}):
+        assert (store.count(parse(gone)), store.count(parse({"$not": gone}))) == (0, 1), gone
+
+
+@pytest.mark.parametrize("place", ["memory", "server"])
+def test_large_filters(server: ChromaServer, name: str, place: str) -> None:
+    url = f"chroma:{server.location}/{name}" if place == "server" else f"chroma::memory:/{name}"
+    with closing(open_store(url, dimension=8)) as store:
+        rows = unit_rows(20)
+        store.upsert([Record(Document("t", str(i), {"n": i, "s": str(i)}), rows[i]) for i in range(20)])
+        many = list(range(10, 3010))
+        mixed = [*many, *map(str, many)]
+        for key in "ns":
+            assert store.count(parse({key: {"$in": mixed}})) == 10
+            assert store.count(parse({key: {"$nin": mixed}})) == 10
+        assert len(store.query(rows[0], 15, parse({"n": {"$in": many}}))) == 10
+        assert store.count(parse({"$or": [{"n": i} for i in many]})) == 10
+        deep: dict[str, Any] = {"n": {"$gte": 0}}
+        for i in range(50):
+            deep = {"$and": [deep, {"s": {"$ne": "z"}}]} if i % 2 else {"$or": [deep, {"s": "z"}]}
+        assert store.count(parse(deep)) == 20
+        for _ in range(70):
+            deep = {"$or": [{"s": "z"}, {"$and": [deep, {"s": {"$ne": "z"}}]}]}
+        with pytest.raises(InvalidFilterError, match="too large"):
+            store.count(parse(deep))
+        with pytest.raises(InvalidInputError):
+            store.query(rows[0], 2**70)
+        with pytest.raises(InvalidInputError):
+            store.query(rows[0], 2**33)
+
+
+@pytest.mark.parametrize(("dimension", "vectors"), [(0, 1), (-3, 1), (8, 0)])
+def test_what_is_no_shape(tmp_path: Path, client: Any, name: str, dimension: int, vectors: int) -> None:
+    with pytest.raises(InvalidInputError, match="shape"):
+        open_store(f"chroma:{tmp_path}/chroma/{name}", dimension=dimension, vectors_per_document=vectors)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InvalidInputError, match="shape"):
+        ChromaStore(client, name, dimension, vectors)
+    with pytest.raises(InvalidInputError, match="shape"):
+        ChromaStore(client, name, 8).beside(2, dimension, vectors)
+
+
 def test_a_scan_misses_nothing_while_others_delete(client: Any, name: str) -> None:
     store = ChromaStore(client, name, 8)
     store.upsert(records(30))
@@ -350,8 +481,9 @@ def test_a_folder_deleted_and_made_again(tmp_path: Path) -> None:
 def test_a_folder_deleted_under_an_open_store(tmp_path: Path) -> None:
     with closing(open_store(f"chroma:{tmp_path}/chroma/kb1", dimension=8)) as store:
         shutil.rmtree(tmp_path / "chroma")
-        with pytest.raises(StoreCorruptError, match="cannot read or write"):
+        with pytest.raises(StoreError, match="moved or deleted while it was open") as gone:
             store.upsert(records())
+        assert "Restore" not in str(gone.value)
 
 
 def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
@@ -395,6 +527,10 @@ if child == 0:
     except StoreLockedError as refused:
         print(refused, flush=True)
     store.close()
+    try:
+        open_store(sys.argv[1])
+    except StoreLockedError as refused:
+        print(refused, flush=True)
     os._exit(0)
 os.waitpid(child, 0)
 store.write_info({"alive": True})
@@ -411,6 +547,7 @@ def test_a_forked_child_is_told(tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "after the fork" in done.stdout
+    assert "forked from has" in done.stdout
 
 
 # Servers
@@ -570,18 +707,9 @@ def test_what_is_no_server_of_chromas(gate: str, monkeypatch: pytest.MonkeyPatch
 # Chroma Cloud
 
 
-def test_the_cloud_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CHROMA_API_KEY", raising=False)
-    with pytest.raises(StoreDeniedError, match="CHROMA_API_KEY"):
-        open_store("chroma+cloud:kb1", dimension=8)
-
-
-def test_a_collection_in_the_cloud(client: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a client in memory in the place of the cloud's."""
-    monkeypatch.setenv("CHROMA_API_KEY", TOKEN)
-    monkeypatch.setattr(chromadb, "CloudClient", lambda settings: client)
-    store = open_store(f"chroma+cloud:{name}", dimension=8)
-    store.upsert(records())
-    assert (store.url, open_store(store.url).count()) == (f"chroma+cloud:{name}", 20)
-    with pytest.raises(InvalidInputError):
-        open_store("chroma+cloud:a/b", dimension=8)
+def test_a_client_of_the_cloud_is_refused(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a client in memory in the place of the cloud's, which asks the cloud who it is when it is made."""
+    theirs = settings(chroma_api_impl="chromadb.api.fastapi.FastAPI", chroma_server_host="api.trychroma.com")
+    monkeypatch.setattr(client, "get_settings", lambda: theirs)
+    with pytest.raises(InvalidInputError, match="kept in Chroma Cloud"):
+        ChromaStore(client, "kb1", 8)

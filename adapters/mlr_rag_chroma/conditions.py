@@ -1,13 +1,15 @@
 """The filter language in Chroma's `where` grammar, exactly.
 
 A record has an array of tokens, for what its fields hold and which of them are numbers, and each number as an integer.
+The array is replaced whole, but Chroma keeps a key that two writers at once did not both know of: a number counts only
+where the array says that there is one.
 The grammar has no `not` and no empty list, and `$and` and `$or` need two parts: negations are pushed to the leaves.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlr_rag import tokens
@@ -16,6 +18,8 @@ from mlr_rag.filters import Cmp, Filter, constant, is_number
 # One array of tokens is as fast to filter by as a typed copy of each field (both 11 ms at 10,000 documents), and takes
 # any key, and values that Chroma could not hold or compare as they are.
 _TOKENS = "tokens"
+
+_PARTS = 100  # of one $and or $or: SQLite nests them, a thousand levels at most
 
 _OPPOSITE = {"$and": "$or", "$or": "$and"}
 _POSITIVE = {"ne": "eq", "nin": "in"}
@@ -55,21 +59,26 @@ def _comparison(cmp: Cmp, negated: bool) -> dict[str, Any]:
             negated = negated == cmp.value
             return _joined("$or", [_holds(token, negated) for token in either], negated)
         case "in":
-            return _joined("$or", [_equals(cmp.key, value, negated) for value in cmp.value], negated)
+            return _among(cmp.key, cmp.value, negated)
         case "eq":
-            return _equals(cmp.key, cmp.value, negated)
+            return _among(cmp.key, [cmp.value], negated)
         case "contains":
             return _holds(tokens.contains_token(cmp.key, cmp.value), negated)
-    field, bound = tokens.field_name(cmp.key), _ordered(cmp.value)
-    if negated:
-        return {"$or": [{field: {_OUTSIDE[cmp.op]: bound}}, _holds(field, negated)]}  # no number is in no range
-    return {field: {f"${cmp.op}": bound}}
+    return _number(cmp.key, {_OUTSIDE[cmp.op] if negated else f"${cmp.op}": _ordered(cmp.value)}, negated)
 
 
-def _equals(key: str, value: Any, negated: bool) -> dict[str, Any]:
-    if not is_number(value):
-        return _holds(tokens.equal_token(key, value), negated)
-    return {tokens.field_name(key): {"$ne" if negated else "$eq": _ordered(value)}}
+def _among(key: str, values: Sequence[Any], negated: bool) -> dict[str, Any]:
+    parts = [_holds(tokens.equal_token(key, value), negated) for value in values if not is_number(value)]
+    numbers = [_ordered(value) for value in values if is_number(value)]
+    if numbers:
+        parts.append(_number(key, {"$nin" if negated else "$in": numbers}, negated))
+    return _joined("$or", parts, negated)
+
+
+def _number(key: str, condition: dict[str, Any], negated: bool) -> dict[str, Any]:
+    """A condition of a number, which no number at all does not satisfy, and satisfies where it is a negated one."""
+    field = tokens.field_name(key)
+    return {"$or" if negated else "$and": [_holds(field, negated), {field: condition}]}
 
 
 def _holds(token: str, negated: bool) -> dict[str, Any]:
@@ -77,6 +86,9 @@ def _holds(token: str, negated: bool) -> dict[str, Any]:
 
 
 def _joined(operator: str, parts: list[dict[str, Any]], negated: bool) -> dict[str, Any]:
+    while len(parts) > _PARTS:
+        groups = [parts[start : start + _PARTS] for start in range(0, len(parts), _PARTS)]
+        parts = [_joined(operator, group, negated) for group in groups]
     return parts[0] if len(parts) == 1 else {_OPPOSITE[operator] if negated else operator: parts}
 
 

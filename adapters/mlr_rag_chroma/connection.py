@@ -11,10 +11,8 @@ from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from mlr_rag.errors import MlrRagError, StoreLockedError, StoreUnavailableError
-from mlr_rag_chroma.failures import not_made, of_engine, of_server
+from mlr_rag_chroma.failures import moved, not_made, of_engine, of_input, of_server
 from mlr_rag_chroma.folders import OPENING, Folder
-
-CLOUD = "chroma+cloud:"
 
 _PATIENCE = 3.0  # seconds to try a lost server again: a restart of Chroma's takes one or two
 _WRITING_MEMORY = threading.RLock()
@@ -53,11 +51,6 @@ class Connection:
                 raise
             raise not_made(problem, url, remote) from None
 
-    @property
-    def in_cloud(self) -> bool:
-        """Whether it is Chroma Cloud's."""
-        return self._url == CLOUD
-
     @functools.cached_property
     def max_batch(self) -> int:
         """How many records one call may write."""
@@ -65,7 +58,7 @@ class Connection:
 
     def url_of(self, name: str) -> str:
         """What opens a collection."""
-        return f"{self._url}{'' if self.in_cloud else '/'}{name}"
+        return f"{self._url}/{name}"
 
     def check_space(self) -> None:
         """Refuse to write to a folder whose disk has no room.
@@ -120,8 +113,13 @@ class Connection:
         except (MlrRagError, KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as problem:  # a panic of the engine does not derive from Exception
+            refused = of_input(problem, self._url)
+            if refused is not None:
+                raise refused from None
             if self._remote:
                 raise of_server(problem, self._url) from None  # what a client says may hold what it was given
+            if self._folder is not None and self._folder.is_gone():
+                raise moved(self._folder.path) from problem
             self.check_space()
             raise of_engine(problem, self._url) from problem
 

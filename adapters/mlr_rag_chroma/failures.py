@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
-from chromadb.errors import AuthorizationError, ChromaAuthError, InternalError, NotFoundError, RateLimitError
+from chromadb.errors import (
+    AuthorizationError,
+    ChromaAuthError,
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    RateLimitError,
+)
 
 from mlr_rag.errors import (
     RESTORE,
+    InvalidFilterError,
     InvalidInputError,
     StoreClosedError,
     StoreCorruptError,
@@ -19,12 +28,46 @@ from mlr_rag.errors import (
     StoreUnavailableError,
 )
 
+# Of a filter of ours, which is never a wrong one; the last two are of one that is nested too deeply to be read.
+_TOO_LARGE = (
+    "Expression tree is too large", "too many SQL variables", "ecursion limit", "Invalid where clause",
+)  # fmt: skip
 _BUSY = {429, 502, 503, 504}
 
 
 def closed(url: str) -> StoreClosedError:
     """What to raise where a handle was closed, or its generation dropped."""
     return StoreClosedError("this store was closed, or dropped", found=url, remedy="Open it again.")
+
+
+def filter_too_large() -> InvalidFilterError:
+    """What to raise for a filter that Chroma, or SQLite under it, cannot take."""
+    return InvalidFilterError(
+        "a filter is too large for Chroma",
+        expected="at most some fifty levels, and some ten thousand values",
+        remedy="Split it, and ask once for each part.",
+    )
+
+
+def of_input(problem: BaseException, url: str) -> InvalidInputError | None:
+    """What to raise for what chromadb raised of what it was given; None where that was not the matter."""
+    text = _text(problem)
+    if isinstance(problem, RecursionError) or any(words in str(problem) for words in _TOO_LARGE):
+        return filter_too_large()
+    # Not the ValueErrors of others, such as of an answer that is not JSON.
+    argument = isinstance(problem, InvalidArgumentError) or type(problem) in (ValueError, TypeError, OverflowError)
+    if argument or "Failed to deserialize the JSON body" in text:  # such as for a number that no engine can count to
+        return InvalidInputError(f"Chroma cannot use what was given to {url}", found=text)
+    return None
+
+
+def moved(path: Path) -> StoreError:
+    """What to raise where a folder that is open is no longer where it was."""
+    return StoreError(
+        f"{path} was moved or deleted while it was open",
+        expected="the folder that was opened",
+        remedy="Close it, move the folder back, and open it again.",
+    )
 
 
 def of_server(problem: BaseException, url: str) -> StoreError | InvalidInputError:
@@ -34,8 +77,7 @@ def of_server(problem: BaseException, url: str) -> StoreError | InvalidInputErro
     if isinstance(problem, (ChromaAuthError, AuthorizationError)) or status in (401, 403):
         return StoreDeniedError(
             f"the server of {url} did not accept the credentials",
-            remedy="Set CHROMA_AUTH_TOKEN, for Chroma Cloud CHROMA_API_KEY, CHROMA_TENANT and CHROMA_DATABASE; or give "
-            "ChromaStore a client that has them.",
+            remedy="Set CHROMA_AUTH_TOKEN, CHROMA_TENANT and CHROMA_DATABASE, or give ChromaStore a client of yours.",
         )
     if isinstance(problem, NotFoundError):
         return closed(url)

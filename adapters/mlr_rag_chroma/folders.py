@@ -8,10 +8,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from chromadb.config import Settings
 from filelock import FileLock, Timeout
 
 from mlr_rag.errors import InvalidInputError, StoreError, StoreFullError, StoreLockedError, StoreNotFoundError
+from mlr_rag_chroma.settings import settings as settings_of
 
 OPENING = threading.RLock()  # held while a client is made or closed: chromadb itself would make two engines at once
 
@@ -41,12 +41,19 @@ class Folder:
 
         Raises:
             StoreNotFoundError: it must be Chroma's, and is not.
-            StoreLockedError: another process has it, or another engine in this process.
+            StoreLockedError: another process has it, such as that which this one was forked from; or another engine
+                in this process.
             StoreError: this user may not write there.
         """
         path = _resolved(path)
         with OPENING:
             folder = _OPEN.get(path) or cls(path, settings, must_exist)
+            if folder._process != os.getpid():  # its engine has threads that are not in this process: it would hang
+                raise StoreLockedError(
+                    f"the process that this one was forked from has {path} open",
+                    expected="one process at a time, readers included",
+                    remedy="Open it after the fork, in one process only, or start processes by spawn.",
+                )
             if settings is not None and settings.persist_directory != folder.settings.persist_directory:
                 raise StoreLockedError(
                     f"this process has {path} open by another client, with an index of its own",
@@ -64,11 +71,19 @@ class Folder:
                 f"no Chroma collections at {path}", remedy="Make one by adding documents, or check the path."
             )
         self.path = path
-        self.settings = settings or Settings(anonymized_telemetry=False, persist_directory=str(path))
+        self.settings = settings or settings_of(persist_directory=str(path))
         self.lock = threading.RLock()
         self._file_lock = _locked(path)
         self._process = os.getpid()
+        self._stat = path.stat()
         self._holds = 0
+
+    def is_gone(self) -> bool:
+        """Whether it was moved or deleted, or another one is in its place."""
+        try:
+            return not os.path.samestat(self._stat, self.path.stat()) or not (self.path / _DATABASE).exists()
+        except OSError:
+            return True
 
     def check_space(self) -> None:
         """Refuse to write where the disk has no room: Chroma would write a part, and not say what is wrong.

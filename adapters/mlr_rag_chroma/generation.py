@@ -25,7 +25,7 @@ class Generation:
         metadata = ours(collection, self._url, "dimension", "vectors_per_document")
         self.dimension, self.vectors_per_document = metadata["dimension"], metadata["vectors_per_document"]
         configuration = collection.configuration_json
-        space = (configuration.get("hnsw") or configuration.get("spann") or {}).get("space")
+        space = (configuration.get("hnsw") or {}).get("space")
         if space != "cosine":
             raise StoreCorruptError(
                 f"{self._url} does not compare by the cosine",

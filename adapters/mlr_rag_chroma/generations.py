@@ -93,8 +93,7 @@ class Generations:
                 remedy="Choose a pooling that gives one vector (scalar_mix), or an edge or Qdrant store.",
             )
         shape = {"dimension": dimension, "vectors_per_document": vectors_per_document}
-        index = {"spann": {"space": "cosine"}} if self._connection.in_cloud else {"hnsw": _INDEX}
-        collection = self._made(self._collection(number), shape, index)
+        collection = self._made(self._collection(number), shape, {"hnsw": _INDEX})
         return self._checked(Generation(self._connection, collection, number), dimension, vectors_per_document)
 
     def switch(self, number: int) -> None:

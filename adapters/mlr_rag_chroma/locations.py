@@ -61,7 +61,7 @@ def server_location(location: str, secure: bool) -> tuple[Server, str]:
     except ValueError:  # of the port
         host = port = None
         name = ""
-    if not host or not name or "/" in name:
+    if not host or port == 0 or not name or "/" in name:
         raise InvalidInputError("no server and name of a collection", found=location, expected=_EXPECTED)
     check_name(name)
     return Server(f"[{host}]" if ":" in host else host, port or (443 if secure else 8000), secure), name

@@ -10,7 +10,7 @@ from chromadb.api import ClientAPI
 
 from mlr_rag.errors import InvalidInputError
 from mlr_rag_chroma import clients
-from mlr_rag_chroma.connection import CLOUD, Connection
+from mlr_rag_chroma.connection import Connection
 from mlr_rag_chroma.folders import Folder
 from mlr_rag_chroma.locations import MEMORY, Server
 
@@ -31,18 +31,17 @@ def to_server(server: Server) -> Connection:
     return Connection(lambda: clients.http(server), server.url, remote=True)
 
 
-def to_cloud() -> Connection:
-    """A connection to Chroma Cloud."""
-    return Connection(clients.cloud, CLOUD, remote=True)
-
-
 def by_client(client: Any) -> Connection:
-    """A connection by a client of the user's, which is never closed."""
+    """A connection by a client of the user's, which is never closed.
+
+    Raises:
+        InvalidInputError: not a client, or one of Chroma Cloud.
+    """
     if not isinstance(client, ClientAPI):
         raise InvalidInputError(
             "not a client of Chroma's",
             found=type(client).__name__,
-            expected="chromadb.PersistentClient(...), EphemeralClient, HttpClient or CloudClient",
+            expected="chromadb.PersistentClient(...), EphemeralClient or HttpClient",
         )
     settings = client.get_settings()
     if "fastapi" in settings.chroma_api_impl:
@@ -55,10 +54,16 @@ def by_client(client: Any) -> Connection:
 
 def _url(settings: Any) -> str:
     host, port, secure = str(settings.chroma_server_host), settings.chroma_server_http_port, False
-    if host == "api.trychroma.com":
-        return CLOUD
     if "//" in host:
         parts = urlsplit(host)
         host, secure = parts.hostname or "", parts.scheme == "https"
         port = parts.port or (443 if secure else 80)
+    if host.endswith("trychroma.com"):
+        # A collection's description needs more than the 256 bytes that it has for a value of metadata.
+        raise InvalidInputError(
+            "a collection cannot be kept in Chroma Cloud, whose quotas are too small for it",
+            found=host,
+            expected="a client of a folder, of memory or of a server",
+            remedy="Use a server of your own (chroma run --path FOLDER), or another store, such as Qdrant.",
+        )
     return Server(host, port, secure or bool(settings.chroma_server_ssl_enabled)).url

@@ -12,6 +12,7 @@ from mlr_rag.stores import (
     Match,
     Record,
     Vector,
+    check_dimension,
     check_name,
     check_one_of,
     check_query,
@@ -21,7 +22,7 @@ from mlr_rag.stores import (
 )
 from mlr_rag_chroma.conditions import translate
 from mlr_rag_chroma.connection import Connection
-from mlr_rag_chroma.failures import closed
+from mlr_rag_chroma.failures import closed, filter_too_large
 from mlr_rag_chroma.generation import Generation
 from mlr_rag_chroma.generations import Generations
 from mlr_rag_chroma.locations import MEMORY, folder_location, memory_location, server_location
@@ -35,7 +36,7 @@ _TIES = 1  # hits to ask for beyond k, to see whether the k-th ties with the nex
 
 
 class ChromaStore:
-    """A collection in Chroma: in a folder, in memory, on a server or in its cloud.
+    """A collection in Chroma: in a folder, in memory or on a server.
 
     Search is by Chroma's approximate index: a near record may be missed, more often where many vectors are equal. Of a
     model that gives several vectors a document Chroma can hold only one, and such a collection is refused: as points of
@@ -56,15 +57,18 @@ class ChromaStore:
         StoreUnavailableError, StoreDeniedError: of a server.
         ModelMismatchError: it holds vectors of another shape.
         UnsupportedModelError: several vectors a document.
+        InvalidInputError: not a shape of vectors, not a collection's name, or a client that cannot be used.
     """
 
     def __init__(self, client: Any, name: str, dimension: int | None = None, vectors_per_document: int = 1) -> None:
         check_name(name)
+        check_dimension(dimension, vectors_per_document)
         self._open(by_client(client), name, dimension, vectors_per_document)
 
     @classmethod
     def open(cls, location: str, *, dimension: int | None, vectors_per_document: int = 1) -> ChromaStore:
         """The store at `./folder/name`, `//host:8000/name`, `:memory:/name` or `:memory:`."""
+        check_dimension(dimension, vectors_per_document)
         if location.startswith("//"):
             server, name = server_location(location, secure=False)
             connection = to_server(server)
@@ -193,6 +197,7 @@ class ChromaStore:
 
     def beside(self, generation: int, dimension: int | None = None, vectors_per_document: int = 1) -> ChromaStore:
         """See VectorStore."""
+        check_dimension(dimension, vectors_per_document)
         with self._connection.lock:
             self._check_open()
             found = self._generations.find(generation, dimension, vectors_per_document)
@@ -254,7 +259,10 @@ class ChromaStore:
 
 
 def _where(filter: Filter | None) -> dict[str, Any] | None:
-    return None if filter is None or constant(filter) else translate(filter)
+    try:
+        return None if filter is None or constant(filter) else translate(filter)
+    except RecursionError:
+        raise filter_too_large() from None
 
 
 def _parts(ids: Sequence[str], size: int = _GET) -> Iterator[list[str]]:

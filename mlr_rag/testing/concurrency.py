@@ -43,6 +43,39 @@ class Concurrency(Suite):
             assert record.document.text == f"text {id}"
             np.testing.assert_allclose(vector_of(record), rows[int(id)], atol=1e-6)
 
+    def test_two_handles_write_one_id(self, store: VectorStore) -> None:
+        """Of two records with different fields one is left whole, and filters see nothing of the other."""
+        other = store.beside(1)
+        rows = unit_rows(2)
+        barrier = threading.Barrier(2, timeout=60)
+        versions: list[tuple[str, dict[str, int]]] = [("text a", {"a": 1}), ("text b", {"b": 2})]
+
+        def work(handle: VectorStore, version: int) -> None:
+            for i in range(50):
+                barrier.wait()  # each id is new to both
+                text, metadata = versions[version]
+                handle.upsert([Record(Document(text, str(i), metadata), rows[version])])
+
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(work, [store, other], range(2)))
+        left = {record.document.id: record for batch in store.scan(with_vectors=True) for record in batch}
+        assert len(left) == 50
+        for record in left.values():
+            version = versions.index((record.document.text, record.document.metadata))
+            np.testing.assert_allclose(vector_of(record), rows[version], atol=1e-6)
+        ones = {id for id, record in left.items() if record.document.text == "text a"}
+        for filter, expected in (
+            ({"a": 1}, ones),
+            ({"a": {"$gte": 0}}, ones),
+            ({"a": {"$ne": 1}}, set(left) - ones),
+            ({"b": {"$in": [2, 3]}}, set(left) - ones),
+            ({"b": {"$lt": 3}}, set(left) - ones),
+            ({"$not": {"b": {"$lt": 3}}}, ones),
+        ):
+            seen = {record.document.id for batch in store.scan(parse(filter)) for record in batch}
+            assert seen == expected, filter
+        other.close()
+
     def test_two_hundred_coroutines(self, make: Make) -> None:
         """Searches, adds and deletes of one retriever, all awaited at once."""
         kb = Retriever(HashEncoder(8), make(8))
