@@ -37,7 +37,7 @@ from mlr_rag.errors import (
 from mlr_rag.filters import parse
 from mlr_rag.stores import Record, VectorStore, open_store
 from mlr_rag.testing import HashEncoder, unit_rows
-from mlr_rag_chroma import ChromaStore, clients, connection, folders
+from mlr_rag_chroma import ChromaStore, clients, connection
 from mlr_rag_chroma.rows import columns
 from mlr_rag_chroma.settings import settings
 from tests.chroma_server import ChromaServer
@@ -499,7 +499,7 @@ def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(open_store(f"chroma:{tmp_path}/kb1", dimension=8)) as store:
         store.upsert(records())
-        monkeypatch.setattr(folders, "_SPARE_BYTES", 1 << 60)
+        monkeypatch.setattr("mlr_rag.folders.SPARE_BYTES", 1 << 60)
         with pytest.raises(StoreFullError, match="MiB free"):
             store.upsert(records(start=20))
         assert store.count() == 20

@@ -34,6 +34,7 @@ from mlr_rag.errors import (
     StoreNotFoundError,
 )
 from mlr_rag.filters import parse
+from mlr_rag.folders import lock_folder
 from mlr_rag.memory import MemoryStore
 from mlr_rag.stores import Record, open_store
 from mlr_rag.testing.vectors import vector_of
@@ -274,7 +275,7 @@ class TestFork:
 
         def opens() -> str:
             os.read(reading, 1)
-            files.unlock(files.locked(kb))  # the folder's own is free
+            files.unlock(lock_folder(kb, ".lock", ""))  # the folder's own is free
             try:
                 EdgeStore(kb)
             except StoreLockedError as problem:

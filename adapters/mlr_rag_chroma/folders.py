@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from mlr_rag.errors import InvalidInputError, StoreError, StoreFullError, StoreLockedError, StoreNotFoundError
+from mlr_rag.errors import StoreLockedError, StoreNotFoundError
+from mlr_rag.folders import check_space, lock_folder, resolved
 from mlr_rag_chroma.settings import settings as settings_of
 
 OPENING = threading.RLock()  # held while a client is made or closed: chromadb itself would make two engines at once
 
 _LOCK = ".mlr_rag.lock"
 _DATABASE = "chroma.sqlite3"
-_SPARE_BYTES = 64 << 20
 _OPEN: dict[Path, Folder] = {}
 
 
@@ -45,7 +42,7 @@ class Folder:
                 in this process.
             StoreError: this user may not write there.
         """
-        path = _resolved(path)
+        path = resolved(path)
         with OPENING:
             folder = _OPEN.get(path) or cls(path, settings, must_exist)
             if folder._process != os.getpid():  # its engine has threads that are not in this process: it would hang
@@ -73,7 +70,8 @@ class Folder:
         self.path = path
         self.settings = settings or settings_of(persist_directory=str(path))
         self.lock = threading.RLock()
-        self._file_lock = _locked(path)
+        remedy = f"Close it there first, or use a server: chroma run --path {path}, and chroma://host:8000/name."
+        self._file_lock = lock_folder(path, _LOCK, remedy)
         self._process = os.getpid()
         self._stat = path.stat()
         self._holds = 0
@@ -91,16 +89,8 @@ class Folder:
         Raises:
             StoreFullError: there is less than several of the largest batches need.
         """
-        if not self.path.exists():
-            return  # the engine will say so
-        free = shutil.disk_usage(self.path).free
-        if free < _SPARE_BYTES:
-            raise StoreFullError(
-                f"no room on the disk for {self.path}",
-                found=f"{free / 2**20:.0f} MiB free",
-                expected=f"{_SPARE_BYTES / 2**20:.0f} MiB",
-                remedy="Free some space and run the same command again; what was written is kept.",
-            )
+        if self.path.exists():  # else the engine will say so
+            check_space(self.path)
 
     def release(self) -> None:
         """Give it up; the last one to do so lets other processes in."""
@@ -109,32 +99,3 @@ class Folder:
             if self._holds == 0 and self._process == os.getpid():  # in a forked child the lock is still the parent's
                 del _OPEN[self.path]
                 self._file_lock.release()
-
-
-def _resolved(path: Path) -> Path:
-    try:
-        path = path.expanduser().resolve()
-        path.exists()
-    except (OSError, ValueError, RuntimeError) as problem:
-        raise InvalidInputError(f"not a path: {problem}", found=str(path)[:80], expected="a folder's path") from None
-    return path
-
-
-def _locked(path: Path) -> FileLock:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / _LOCK, thread_local=False)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise StoreLockedError(
-            f"another process has {path} open",
-            expected="one process at a time, readers included",
-            remedy=f"Close it there first, or use a server: chroma run --path {path}, and chroma://host:8000/name.",
-        ) from None
-    except OSError as problem:
-        raise StoreError(
-            f"cannot write to {path}",
-            found=problem.strerror or problem,
-            expected="a folder that this user may write to",
-        ) from problem
-    return lock

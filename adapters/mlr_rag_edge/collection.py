@@ -25,12 +25,17 @@ from mlr_rag.errors import (
     StoreError,
     StoreNotFoundError,
 )
+from mlr_rag.folders import check_space, lock_folder, resolved
 from mlr_rag.stores import check_dimension
-from mlr_rag_edge.files import check_space, locked, replace_file, unlock
+from mlr_rag_edge.files import replace_file, unlock
 from mlr_rag_edge.folder import DESCRIPTION, Folder, remove, shards, sweep
 
 _GENERATION = re.compile(r"generation-([2-9]|[1-9][0-9]+)")
 _LEFTOVERS = {"shard.new", "collection.json.new", "current.new"}
+_CLOSE = (
+    "Close it there first; to search from several processes at once, let one of them serve the others, or give each "
+    "its own copy of the folder."
+)
 _FILES = {DESCRIPTION, *_LEFTOVERS}
 _OPEN: dict[Path, Collection] = {}
 _OPENING = threading.RLock()  # whoever needs a collection's own lock too takes this one first
@@ -50,13 +55,7 @@ class Collection:
     def open(cls, path: Path, dimension: int | None, vectors_per_document: int) -> tuple[Collection, Folder]:
         """The collection, opened or made, with its current generation; each call needs one `release`."""
         check_dimension(dimension, vectors_per_document)
-        try:
-            path = path.expanduser().resolve()
-            path.exists()
-        except (OSError, ValueError, RuntimeError) as problem:
-            raise InvalidInputError(
-                f"not a path: {problem}", found=str(path)[:80], expected="a folder's path"
-            ) from None
+        path = resolved(path)
         with _OPENING:
             collection = _OPEN[path] = _OPEN.get(path) or cls(path, must_exist=dimension is None)
             return collection, collection.attach(collection.current, dimension, vectors_per_document)
@@ -67,7 +66,7 @@ class Collection:
         self.process = os.getpid()
         self._folders: dict[int, Folder] = {}
         _check_place(path, must_exist)
-        self._file_lock = locked(path)
+        self._file_lock = lock_folder(path, ".lock", _CLOSE)
         try:
             check_space(path)
             if _read_current(path) == 0:

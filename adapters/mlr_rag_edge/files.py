@@ -1,4 +1,4 @@
-"""What an edge collection asks of the file system: room, a lock, and files that are replaced whole."""
+"""What an edge collection asks of the file system: files that are replaced whole, copies, and what is on the disk."""
 
 from __future__ import annotations
 
@@ -8,57 +8,13 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from mlr_rag.errors import StoreError, StoreFullError, StoreLockedError
+from mlr_rag.errors import StoreError, StoreFullError
+from mlr_rag.folders import FREE_SOME
 
-_SPARE_BYTES = 64 << 20  # the engine grows memory-mapped files by 32 MiB at a time; a full disk would kill the process
 _ZEROS = bytes(1 << 18)
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
-_FREE = "Free some space and run the same command again; what was written is kept."
-
-
-def check_space(path: Path, size: int = 0) -> None:
-    """Refuse to open or to write where the disk has no room for it.
-
-    Raises:
-        StoreFullError: before anything was touched.
-    """
-    free, needed = shutil.disk_usage(path).free, _SPARE_BYTES + size
-    if free < needed:
-        raise StoreFullError(
-            f"no room on the disk for {path}",
-            found=f"{free / 2**20:.0f} MiB free",
-            expected=f"{needed / 2**20:.0f} MiB",
-            remedy=_FREE,
-        )
-
-
-def locked(path: Path) -> FileLock:
-    """The folder's lock, held; the folder is made where there is none.
-
-    Raises:
-        StoreLockedError: another process holds it.
-        StoreError: this user may not write there.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / ".lock", thread_local=False)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise StoreLockedError(
-            f"another process has {path} open",
-            expected="one process at a time, readers included",
-            remedy="Close it there first; to search from several processes at once, let one of them serve the others, "
-            "or give each its own copy of the folder.",
-        ) from None
-    except OSError as problem:
-        raise StoreError(
-            f"cannot write to {path}",
-            found=problem.strerror or problem,
-            expected="a folder that this user may write to",
-        ) from problem
-    return lock
 
 
 def unlock(lock: FileLock, remove: bool = False) -> None:
@@ -108,7 +64,7 @@ def replace_file(file: Path, text: str) -> None:
             fresh.unlink(missing_ok=True)
         found = problem.strerror or str(problem)
         if problem.errno in _FULL:
-            raise StoreFullError(f"no room on the disk for {file}", found=found, remedy=_FREE) from problem
+            raise StoreFullError(f"no room on the disk for {file}", found=found, remedy=FREE_SOME) from problem
         raise StoreError(
             f"cannot write {file}",
             found=found,

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from mlr_rag.errors import RESTORE, StoreCorruptError, StoreError, StoreNotFoundError
+from mlr_rag.folders import check_space
 from mlr_rag.stores import Info, check_shape
-from mlr_rag_edge.files import check_space, replace_file
+from mlr_rag_edge.files import replace_file
 from mlr_rag_edge.index import Index
 from mlr_rag_edge.shard import load_shard, make_shard
 

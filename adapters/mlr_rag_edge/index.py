@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any
 import qdrant_edge as qdrant
 
 from mlr_rag.errors import StoreError
-from mlr_rag_edge.files import check_space, copy_folder, sync_folder
+from mlr_rag.folders import check_space
+from mlr_rag_edge.files import copy_folder, sync_folder
 from mlr_rag_edge.shard import add_fields, fields, load_shard
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from qdrant_client import QdrantClient
 
 from mlr_rag.errors import InvalidInputError
+from mlr_rag.folders import resolved
 from mlr_rag.stores import check_name
 
 MEMORY = ":memory:"
@@ -107,7 +108,7 @@ def parse(location: str, secure: bool = False) -> Location:
         path = Path(location)
         if not path.name or not path.parent.name:
             raise _wrong(location)
-        found = Folder(_resolved(path.parent), path.name)
+        found = Folder(resolved(path.parent), path.name)
     check_name(found.name)
     return found
 
@@ -118,7 +119,7 @@ def of_client(client: QdrantClient, name: str) -> Location:
     if options["location"] == MEMORY:
         return Memory(name)
     if options["path"] is not None:
-        return Folder(_resolved(Path(options["path"])), name)
+        return Folder(resolved(Path(options["path"])), name)
     address = urlsplit(client.http.client.host)  # made of the client's options, without the credentials in them
     host = address.hostname or ""
     prefix = address.path.rstrip("/")
@@ -131,15 +132,6 @@ def _server(location: str, secure: bool) -> Server:
     if parts is None or not 0 < port < 65536:
         raise _wrong(location)
     return Server(parts["host"], port, parts["prefix"] or "", parts["name"], secure)
-
-
-def _resolved(path: Path) -> Path:
-    try:
-        path = path.expanduser().resolve()
-        path.exists()
-    except (OSError, ValueError, RuntimeError) as problem:
-        raise InvalidInputError(f"not a path: {problem}", found=str(path)[:80], expected="a folder's path") from None
-    return path
 
 
 def _wrong(location: str) -> InvalidInputError:

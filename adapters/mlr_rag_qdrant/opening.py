@@ -8,15 +8,16 @@ import threading
 import warnings
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from qdrant_client import QdrantClient
 
 from mlr_rag.errors import RESTORE, MlrRagError, StoreCorruptError, StoreError, StoreLockedError, StoreNotFoundError
+from mlr_rag.folders import lock_folder
 from mlr_rag_qdrant.connection import COUNTING, Connection
 from mlr_rag_qdrant.locations import MEMORY, Folder, Location, Memory, Server
 
 API_KEY = "QDRANT_API_KEY"
 _LOCK = ".mlr_rag.lock"
+_CLOSE = "Close it there first, or start a Qdrant server, which many can use at once."
 
 _OPEN: dict[Path, Connection] = {}
 _WARNED = threading.Event()
@@ -59,7 +60,7 @@ def _folder(path: Path, must_exist: bool) -> Connection:
         if path not in _OPEN:
             _check_place(path, must_exist)
             _warn_once()
-            lock = _locked(path)
+            lock = lock_folder(path, _LOCK, _CLOSE)  # the client reads the folder before it locks it
             try:
                 client = _local_client(path)
             except BaseException:
@@ -115,23 +116,6 @@ def _warn_once() -> None:
         )
 
 
-def _locked(path: Path) -> FileLock:
-    """A lock of our own: the client reads the folder before it locks it, and may go on with what it was before."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / _LOCK, thread_local=False)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise _in_use(path) from None
-    except OSError as problem:
-        raise StoreError(
-            f"cannot write to {path}",
-            found=problem.strerror or problem,
-            expected="a folder that this user may write to",
-        ) from problem
-    return lock
-
-
 def _local_client(path: Path) -> QdrantClient:
     try:
         return QdrantClient(path=str(path), force_disable_check_same_thread=True)  # the Connection's lock sees to it
@@ -149,5 +133,5 @@ def _in_use(path: Path) -> MlrRagError:
     return StoreLockedError(
         f"another process, or another client of this one, has {path} open",
         expected="one client at a time, readers included",
-        remedy="Close it there first, or start a Qdrant server, which many can use at once.",
+        remedy=_CLOSE,
     )
