@@ -35,7 +35,8 @@ class RawEdge(System):
         from mlr_rag_edge.conditions import translate
         from mlr_rag_edge.shard import config
 
-        self._qdrant, self._condition, self._params = qdrant, translate(condition()), store._SEARCH  # as ours
+        self._qdrant, self._condition = qdrant, translate(condition())
+        self._params = store._SEARCH, store._FILTERED  # as ours
         if self._place.exists():
             self._shard = qdrant.EdgeShard.load(str(self._place))
             return
@@ -79,7 +80,7 @@ class RawEdge(System):
             filter=self._condition if filtered else None,
             limit=K,
             with_payload=_SHOWN,
-            params=self._params,
+            params=self._params[filtered],
         )
         points: Any = self._shard.query(request)
         return [point.payload["id"] for point in points]

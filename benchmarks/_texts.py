@@ -15,7 +15,7 @@ from mlr_rag.testing import unit_rows
 
 DIMENSION = 384
 BATCH = 256
-CONDITION = {"lang": "de", "year": {"$gte": 2015}}  # about a tenth of the documents
+CONDITION = {"year": {"$gte": 2023}}  # two years of 25
 _LANGUAGES, _YEARS = ("de", "en", "fr", "it"), range(2000, 2025)
 _CLUSTER = 50  # documents, on average
 _LENGTH = 300  # characters

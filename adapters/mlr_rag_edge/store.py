@@ -38,8 +38,9 @@ _IDS = uuid.UUID("6b0a3c55-9d0c-5c83-9f0e-6a1f6d1b7a10")  # namespace of the uui
 _UPSERT = 256
 _SCROLL = 10_000
 # How an index is searched; without one, search is exact. With filters that leave some tenths of the records, plain HNSW
-# loses its way between clusters (recall 0.6 where ACORN, which looks two links ahead, has 1.0).
-_SEARCH = qdrant.SearchParams(hnsw_ef=256, acorn=qdrant.AcornSearchParams(enable=True, max_selectivity=1.0))
+# loses its way between clusters (recall 0.6 where ACORN, which looks two links ahead, has 1.0), and ACORN takes longer.
+_SEARCH = qdrant.SearchParams(hnsw_ef=256)
+_FILTERED = qdrant.SearchParams(hnsw_ef=128, acorn=qdrant.AcornSearchParams(enable=True, max_selectivity=0.7))
 _TIES = 4  # hits to ask for beyond k, to see whether the k-th ties with the next
 
 
@@ -149,7 +150,7 @@ class EdgeStore:
                 limit=limit,
                 with_payload=["id", "text", "metadata"],
                 with_vector=with_vectors,
-                params=_SEARCH,
+                params=_SEARCH if condition is None else _FILTERED,
             )
             with self._engine() as shard:
                 found = shard.query(request)
