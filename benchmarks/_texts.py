@@ -23,16 +23,17 @@ _LENGTH = 300  # characters
 
 @dataclass(frozen=True)
 class Texts:
-    """Some documents, their vectors, and the vectors of queries from the same clusters that are not stored."""
+    """Some documents, their vectors, and those of queries from the same clusters that are not stored; and of others."""
 
     documents: list[Document]
     rows: Vector
     queries: Vector
+    others: Vector
 
     @classmethod
     def make(cls, size: int, queries: int, seed: int) -> Texts:
         """The same for the same arguments."""
-        rows = unit_rows(size + queries, DIMENSION, seed, max(_CLUSTER, size) // _CLUSTER)
+        rows = unit_rows(size + 2 * queries, DIMENSION, seed, max(_CLUSTER, size) // _CLUSTER)
         choose = random.Random(seed)
         words = ["".join(choose.choices("abcdefghijklmnopqrstuvwxyz", k=choose.randint(2, 10))) for _ in range(5000)]
         story = " ".join(choose.choices(words, k=100_000))
@@ -42,7 +43,7 @@ class Texts:
             metadata = {"year": choose.choice(_YEARS), "lang": choose.choice(_LANGUAGES), "n": number}
             text = f"{number}: {story[start : start + _LENGTH]}"
             documents.append(Document(text, f"document-{number}", metadata))
-        return cls(documents, rows[:size], rows[size:])
+        return cls(documents, rows[:size], *np.split(rows[size:], 2))
 
     def batches(self) -> Iterator[list[Record]]:
         """Everything, as it is written."""
