@@ -170,7 +170,7 @@ def main() -> None:
         "before the queries; with fewer than 20,000 documents it has none.",
         "the first queries of a process (edge at 100,000: 2.9 ms instead of what is above, as each page of its files "
         "is mapped when it is first read), filters on several fields or that leave a quarter of the documents (edge at "
-        "100,000: 3 to 9 ms, in trials apart from this), qdrant-path at 100,000 (it waits for the disk once a document), "
+        "100,000: 3 to 9 ms, in trials apart), qdrant-path at 100,000 (it waits for the disk once a document), "
         "a Qdrant server (none can be had on this machine), servers over a network, several clients at once.",
         ("qdrant-edge-py", "qdrant-client", "chromadb"),
         details(rows),
