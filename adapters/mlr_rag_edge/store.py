@@ -40,7 +40,7 @@ _SCROLL = 10_000
 # How an index is searched; without one, search is exact. With filters that leave some tenths of the records, plain HNSW
 # loses its way between clusters (recall 0.6 where ACORN, which looks two links ahead, has 1.0), and ACORN takes longer.
 _SEARCH = qdrant.SearchParams(hnsw_ef=192)
-_FILTERED = qdrant.SearchParams(hnsw_ef=128, acorn=qdrant.AcornSearchParams(enable=True, max_selectivity=0.7))
+_FILTERED = qdrant.SearchParams(hnsw_ef=256, acorn=qdrant.AcornSearchParams(enable=True, max_selectivity=0.7))
 _TIES = 1  # hits to ask for beyond k, to see whether the k-th ties with the next
 
 
