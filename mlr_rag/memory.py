@@ -130,7 +130,9 @@ class MemoryStore:
                 self._data.matrix = rows, stacked(rows).reshape(shape) if rows else np.empty(shape, np.float32)
             rows, matrix = self._data.matrix
         scores = (matrix @ vector).max(axis=1, initial=-1.0)
-        allowed = np.array([i for i, each in enumerate(rows) if matches(filter, each.document.metadata)], int)
+        allowed = np.arange(len(rows))
+        if filter is not None:
+            allowed = np.array([i for i in allowed if matches(filter, rows[i].document.metadata)], int)
         if len(allowed) > k:  # only what scores no less than the k-th is worth sorting
             allowed = allowed[scores[allowed] >= np.partition(scores[allowed], -k)[-k]]
         best = sorted(allowed.tolist(), key=lambda i: (-scores[i], rows[i].document.id))[:k]
