@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -102,6 +102,16 @@ def check_id(id: Any) -> None:
             remedy="Use a hash of the long name, and keep the name in the metadata.",
         )
     _check_storable(id, "an id", InvalidDocumentError)
+
+
+def check_ids(ids: Any) -> list[str]:
+    """An id, or several, as a list; what cannot be one is refused."""
+    if not isinstance(ids, Iterable) or isinstance(ids, (bytes, Mapping)):
+        raise InvalidDocumentError("no ids", found=f"{type(ids).__name__} {ids!r:.80}", expected="an id, or a list")
+    listed = [ids] if isinstance(ids, str) else list(ids)
+    for id in listed:
+        check_id(id)
+    return listed
 
 
 def _check_storable(text: str, what: str, error: Any) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from mlr_rag.errors import InvalidInputError
+from mlr_rag.documents import check_text
+from mlr_rag.errors import InvalidDocumentError, InvalidInputError, InvalidQueryError, UnsupportedModelError
 
 Vectors = npt.NDArray[np.float32]
 
@@ -87,28 +88,54 @@ class SentenceTransformerEncoder:
 
 
 class EmbeddingsEncoder:
-    """Any object with LangChain's `embed_query` and `embed_documents`. Its passport rests on the canaries alone."""
+    """The embeddings of another library, by their two methods. Their passport rests on the canaries alone.
+
+    Args:
+        embeddings: To keep.
+        queries: From a list of queries to their vectors.
+        documents: From a list of documents to their vectors.
+    """
 
     fingerprint = ""
 
-    def __init__(self, embeddings: Any) -> None:
-        self._embeddings = embeddings
-        self.dimension = len(embeddings.embed_query("dimension"))
+    def __init__(
+        self, embeddings: Any, queries: Callable[[list[str]], Any], documents: Callable[[list[str]], Any]
+    ) -> None:
+        self.embeddings, self._queries, self._documents = embeddings, queries, documents
+        self.dimension = len(queries(["dimension"])[0])
         self.name = str(
             getattr(embeddings, "model_name", None) or getattr(embeddings, "model", None) or type(embeddings).__name__
         )
 
+    @classmethod
+    def of_langchain(cls, embeddings: Any) -> EmbeddingsEncoder:
+        """An object with LangChain's methods."""
+        return cls(
+            embeddings, lambda texts: [embeddings.embed_query(text) for text in texts], embeddings.embed_documents
+        )
+
+    @classmethod
+    def of_llama_index(cls, embedding: Any) -> EmbeddingsEncoder:
+        """An object with LlamaIndex's methods."""
+        return cls(
+            embedding,
+            lambda texts: [embedding.get_query_embedding(text) for text in texts],
+            embedding.get_text_embedding_batch,
+        )
+
     def encode_query(self, inputs: Any) -> Vectors:
         """See Encoder."""
-        return _unit([self._embeddings.embed_query(text) for text in inputs])
+        return _unit(self._queries(list(inputs)))
 
     def encode_document(self, inputs: Any) -> Vectors:
         """See Encoder."""
-        return _unit(self._embeddings.embed_documents(list(inputs)))
+        return _unit(self._documents(list(inputs)))
 
 
 def as_encoder(model: Any) -> Encoder:
-    """The model itself, or wrapped: an Encoder, a SentenceTransformer, an object with LangChain's embed methods.
+    """The model itself, or wrapped: an Encoder, a SentenceTransformer, LangChain's or LlamaIndex's embeddings.
+
+    Embeddings that were made from an encoder, and hold it as `encoder`, give it back.
 
     Raises:
         InvalidInputError: it is none of these.
@@ -118,12 +145,16 @@ def as_encoder(model: Any) -> Encoder:
         return encoder
     if hasattr(model, "encode_query") and hasattr(model, "get_embedding_dimension"):
         return SentenceTransformerEncoder(model)
+    if isinstance(held := getattr(model, "encoder", None), Encoder):
+        return held
     if hasattr(model, "embed_query") and hasattr(model, "embed_documents"):
-        return EmbeddingsEncoder(model)
+        return EmbeddingsEncoder.of_langchain(model)
+    if hasattr(model, "get_query_embedding") and hasattr(model, "get_text_embedding_batch"):
+        return EmbeddingsEncoder.of_llama_index(model)
     raise InvalidInputError(
         "not a model",
         found=type(model).__name__,
-        expected="a name or folder, an MLRModel, a SentenceTransformer, or LangChain Embeddings",
+        expected="a name or folder, an MLRModel, a SentenceTransformer, or embeddings of LangChain or LlamaIndex",
     )
 
 
@@ -155,6 +186,47 @@ def encode_both(encoder: Encoder, texts: Sequence[str]) -> tuple[Vectors, Vector
     encoded = [encode(list(texts), **options) for encode in (encoder.encode_query, encoder.encode_document)]
     queries, documents = (np.asarray(vectors[0] if options else vectors, np.float32) for vectors in encoded)
     return queries, documents
+
+
+def check_single(encoder: Encoder) -> Encoder:
+    """The encoder, refused where it gives several vectors a document, for interfaces that carry one."""
+    several = vectors_per_document(encoder)
+    if several > 1:
+        raise UnsupportedModelError(
+            f"{name_of(encoder)} gives several vectors a document",
+            found=several,
+            expected="1",
+            remedy="Use Retriever, and its as_langchain() or as_llama_index(), which encode by themselves.",
+        )
+    return encoder
+
+
+def query_vectors(encoder: Encoder, texts: Any) -> list[list[float]]:
+    """Unit vectors of queries as lists of floats, for other libraries.
+
+    Raises:
+        InvalidQueryError: one is blank, or no text.
+    """
+    return _lists(encoder.encode_query, texts, "a query", InvalidQueryError)
+
+
+def document_vectors(encoder: Encoder, texts: Any) -> list[list[float]]:
+    """Unit vectors of documents as lists of floats, for other libraries.
+
+    Raises:
+        InvalidDocumentError: one is blank, or no text.
+    """
+    return _lists(encoder.encode_document, texts, "a document", InvalidDocumentError)
+
+
+def _lists(encode: Callable[[Any], Any], texts: Any, what: str, error: type[InvalidInputError]) -> list[list[float]]:
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+        raise error("no list of texts", found=texts, expected="a list")
+    listed = list(texts)
+    for text in listed:
+        check_text(text, what, error)
+    lists: list[list[float]] = np.asarray(encode(listed), np.float32).tolist() if listed else []
+    return lists
 
 
 def prompt_of(model: Any, task: str) -> str:

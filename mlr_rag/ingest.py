@@ -22,7 +22,7 @@ import numpy as np
 from mlr_rag import progress
 from mlr_rag.admission import Pair
 from mlr_rag.documents import Document
-from mlr_rag.encoders import stream_documents
+from mlr_rag.encoders import Batch, stream_documents
 from mlr_rag.errors import DuplicateIdError, InvalidDocumentError
 from mlr_rag.gate import Gate
 from mlr_rag.stores import Record, Vector
@@ -125,17 +125,24 @@ class Ingestion:
         gate: What a migration shuts while it changes it; None for a migration's own writes.
         show_progress: As for `Retriever.add`.
         task: What the progress bar says.
+        readymade: The documents' vectors, by id, where they need not be encoded.
 
     Attributes:
         seen: The ids that came.
     """
 
     def __init__(
-        self, place: Callable[[], Pair], gate: Gate | None, show_progress: bool | None = None, task: str = "Indexing"
+        self,
+        place: Callable[[], Pair],
+        gate: Gate | None,
+        show_progress: bool | None = None,
+        task: str = "Indexing",
+        readymade: Mapping[str, Vector] | None = None,
     ) -> None:
         self.seen = _Seen()
         self.added = self.updated = self.skipped = self.cut = 0
         self._place, self._gate, self._show, self._task = place, gate, show_progress, task
+        self._readymade = readymade
         self._stop = threading.Event()
         self._writes: deque[Future[None]] = deque()
 
@@ -183,7 +190,7 @@ class Ingestion:
     def _encode(self, window: list[_Changed], writing: ThreadPoolExecutor) -> None:
         waiting: list[tuple[_Changed, Any]] = []
         pair = self._place()
-        for batch in stream_documents(pair.encoder, [changed.document.text for changed in window]):
+        for batch in self._batches(pair, [changed.document for changed in window]):
             self.cut += batch.cut
             waiting += [(window[index], vector) for index, vector in zip(batch.indices, batch.vectors, strict=True)]
             if self._stop.is_set():
@@ -193,6 +200,12 @@ class Ingestion:
                 waiting = []
         if waiting:
             self._submit(pair, waiting, writing)
+
+    def _batches(self, pair: Pair, documents: list[Document]) -> Iterable[Batch]:
+        if self._readymade is None:
+            return stream_documents(pair.encoder, [document.text for document in documents])
+        vectors = [self._readymade[document.id] for document in documents]
+        return [Batch(range(len(documents)), np.stack(vectors), 0)] if documents else []
 
     def _submit(self, pair: Pair, batch: list[tuple[_Changed, Any]], writing: ThreadPoolExecutor) -> None:
         """Hand over to the writing thread, which may be two batches behind, not more."""

@@ -8,16 +8,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlr_rag import comparison, migration
+from mlr_rag import comparison, frameworks, migration
 from mlr_rag.admission import Pair, recorded_model
 from mlr_rag.comparison import Queries
 from mlr_rag.copying import Copy, copy
-from mlr_rag.documents import Document, Hit, check_id
+from mlr_rag.documents import Document, Hit, check_ids
 from mlr_rag.encoders import name_of, open_encoder, vectors_per_document
 from mlr_rag.errors import (
-    InvalidDocumentError,
     InvalidInputError,
     InvalidQueryError,
     StoreError,
@@ -28,8 +27,13 @@ from mlr_rag.gate import gate_of
 from mlr_rag.ingest import Ingestion, Report, as_documents
 from mlr_rag.migration import Migration
 from mlr_rag.passport import TOLERANCE
-from mlr_rag.searching import Search
-from mlr_rag.stores import VectorStore, check_one_of, open_store
+from mlr_rag.readymade import check_document_vectors, unit_rows
+from mlr_rag.searching import Query, Readymade, Search
+from mlr_rag.stores import Vector, VectorStore, check_one_of, open_store
+
+if TYPE_CHECKING:
+    from mlr_rag_langchain import MLRRetriever as LangChainRetriever
+    from mlr_rag_llama_index import MLRRetriever as LlamaIndexRetriever
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,18 @@ class Retriever:
         """`open`, without blocking the event loop."""
         return await asyncio.to_thread(cls.open, url, model, tolerance=tolerance)
 
+    @classmethod
+    def from_langchain_documents(
+        cls, documents: Iterable[Any], url: str | Path = "memory:", model: Any = None
+    ) -> Retriever:
+        """Open a collection and add LangChain's Documents to it; see `open` and `add`."""
+        return cls._of(frameworks.adapter("langchain").from_langchain(documents), url, model)
+
+    @classmethod
+    def from_llama_index_nodes(cls, nodes: Iterable[Any], url: str | Path = "memory:", model: Any = None) -> Retriever:
+        """Open a collection and add LlamaIndex's nodes to it; see `open` and `add`."""
+        return cls._of(frameworks.adapter("llama-index").from_llama_index(nodes), url, model)
+
     @property
     def model(self) -> Any:
         """The encoder."""
@@ -139,6 +155,29 @@ class Retriever:
             ModelMismatchError: the model has changed since the collection was opened.
         """
         return self._ingest(documents, show_progress)[1]
+
+    def add_vectors(
+        self, documents: Iterable[str | Document], vectors: Any, *, show_progress: bool | None = None
+    ) -> Report:
+        """`add` with the documents' vectors, which this collection's model has made elsewhere.
+
+        The first and the last document are encoded again, to see that it has.
+
+        Args:
+            documents: Texts or Documents.
+            vectors: `(n, D)`, or `(n, m, D)` for several vectors a document; of any length but zero.
+            show_progress: As for `add`.
+
+        Raises:
+            ModelMismatchError: another model, or this one's query side, made the vectors.
+        """
+        listed = list(as_documents(documents))
+        pair = self._pair
+        pair.check_model()
+        several = (pair.store.vectors_per_document,) if pair.store.vectors_per_document > 1 else ()
+        rows = unit_rows(vectors, (len(listed), *several, pair.store.dimension))
+        check_document_vectors(pair, listed, rows)
+        return self._ingest(listed, show_progress, dict(zip((each.id for each in listed), rows, strict=True)))[1]
 
     def sync(
         self,
@@ -188,6 +227,7 @@ class Retriever:
         diversity: float | None = None,
         candidates: int | None = None,
         mode: str = "dense",
+        ids: str | Sequence[str] | None = None,
     ) -> list[Hit]:
         """The k documents nearest to a query, best first.
 
@@ -200,19 +240,35 @@ class Retriever:
                 in which they were chosen (see mlr_rag.diversity); scores stay cosines to the query.
             candidates: How many of the nearest to choose from with `diversity`; by default 5 k, at least 20.
             mode: How to search; "dense", by vectors, is what there is.
+            ids: Only these documents may be found.
 
         Raises:
             InvalidQueryError, InvalidFilterError, ModelMismatchError.
         """
-        return self._search([_query(query)], Search.checked(k, filter, min_score, diversity, candidates, mode))[0]
+        search = Search.checked(k, filter, min_score, diversity, candidates, mode, ids)
+        return self._search([_query(query)], search)[0]
 
     def search_many(self, queries: Sequence[str], k: int = 4, **options: Any) -> list[list[Hit]]:
         """`search` for several queries, encoded together; one list of hits for each. Same options."""
         return self._search(_queries(queries), Search.checked(k, **options))
 
+    def search_by_vector(self, vector: Any, k: int = 4, *, text: str | None = None, **options: Any) -> list[Hit]:
+        """`search` with a query's vector that was made elsewhere.
+
+        Args:
+            vector: `(D,)` numbers, of any length but zero.
+            k: How many, at the most.
+            text: What the vector stands for. It is encoded, and the two must agree; without it the vector is trusted.
+            options: Those of `search`.
+
+        Raises:
+            ModelMismatchError: another model, or this one's document side, made the vector.
+        """
+        return self._search([Readymade(vector, text)], Search.checked(k, **options))[0]
+
     def get(self, ids: str | Sequence[str]) -> list[Document]:
         """The documents with these ids, in this order; missing ones are left out."""
-        return [record.document for record in self.store.get(_ids(ids))]
+        return [record.document for record in self.store.get(check_ids(ids))]
 
     def delete(self, ids: str | Sequence[str] | None = None, *, filter: Mapping[str, Any] | None = None) -> int:
         """Delete by ids or by filter, exactly one of them; returns how many documents there were.
@@ -226,7 +282,7 @@ class Retriever:
                 "this filter matches every document", found=filter, expected="a condition", remedy="Delete by ids."
             )
         check_one_of(ids, condition)
-        return self._delete(None if ids is None else _ids(ids), condition)
+        return self._delete(None if ids is None else check_ids(ids), condition)
 
     def count(self, filter: Mapping[str, Any] | None = None) -> int:
         """How many documents there are, or match a filter."""
@@ -320,6 +376,34 @@ class Retriever:
         """
         return copy(self.store, target, show_progress)
 
+    def as_langchain(self, k: int = 4, **options: Any) -> LangChainRetriever:
+        """This as a retriever of LangChain's: a Runnable, for chains and agents.
+
+        Args:
+            k: How many documents.
+            options: Others of `search`, and the fields that every retriever of LangChain's has.
+
+        Raises:
+            MissingExtraError: langchain-core is not installed.
+        """
+        retriever: LangChainRetriever = frameworks.adapter("langchain").MLRRetriever(retriever=self, k=k, **options)
+        return retriever
+
+    def as_llama_index(self, similarity_top_k: int = 4, **options: Any) -> LlamaIndexRetriever:
+        """This as a retriever of LlamaIndex's, for query engines and agents.
+
+        Args:
+            similarity_top_k: How many nodes.
+            options: Others of mlr_rag_llama_index.MLRRetriever.
+
+        Raises:
+            MissingExtraError: llama-index-core is not installed.
+        """
+        retriever: LlamaIndexRetriever = frameworks.adapter("llama-index").MLRRetriever(
+            self, similarity_top_k=similarity_top_k, **options
+        )
+        return retriever
+
     def close(self) -> None:
         """Release the store's files and locks; calling it again does nothing."""
         for store in (*self._left, self.store):
@@ -342,6 +426,12 @@ class Retriever:
         """`add`, without blocking the event loop; a thread reads and writes, and goes on when this is cancelled."""
         return await asyncio.to_thread(self.add, documents, show_progress=show_progress)
 
+    async def aadd_vectors(
+        self, documents: Iterable[str | Document], vectors: Any, *, show_progress: bool | None = None
+    ) -> Report:
+        """`add_vectors`, without blocking the event loop."""
+        return await asyncio.to_thread(self.add_vectors, documents, vectors, show_progress=show_progress)
+
     async def async_(self, documents: Iterable[str | Document], **options: Any) -> Report:
         """`sync`, without blocking the event loop; `async` itself is a word of Python."""
         return await asyncio.to_thread(self.sync, documents, **options)
@@ -353,6 +443,10 @@ class Retriever:
     async def asearch_many(self, queries: Sequence[str], k: int = 4, **options: Any) -> list[list[Hit]]:
         """`search_many`, without blocking the event loop."""
         return await self._asearch(_queries(queries), Search.checked(k, **options))
+
+    async def asearch_by_vector(self, vector: Any, k: int = 4, *, text: str | None = None, **options: Any) -> list[Hit]:
+        """`search_by_vector`, without blocking the event loop."""
+        return (await self._asearch([Readymade(vector, text)], Search.checked(k, **options)))[0]
 
     async def aget(self, ids: str | Sequence[str]) -> list[Document]:
         """`get`, without blocking the event loop."""
@@ -396,11 +490,24 @@ class Retriever:
     async def __aexit__(self, *error: object) -> None:
         await self.aclose()
 
-    def _ingest(self, documents: Any, show_progress: bool | None) -> tuple[Ingestion, Report]:
+    @classmethod
+    def _of(cls, documents: Iterable[Document], url: str | Path, model: Any) -> Retriever:
+        checked = list(documents)
+        retriever = cls.open(url, model)
+        try:
+            retriever.add(checked)
+        except BaseException:
+            retriever.close()
+            raise
+        return retriever
+
+    def _ingest(
+        self, documents: Any, show_progress: bool | None, readymade: Mapping[str, Vector] | None = None
+    ) -> tuple[Ingestion, Report]:
         started = time.perf_counter()
         checked = as_documents(documents)
         self._pair.check_model()
-        run = Ingestion(lambda: self._pair, self._gate, show_progress)
+        run = Ingestion(lambda: self._pair, self._gate, show_progress, readymade=readymade)
         run.run(checked)
         total = run.added + run.updated
         log_cut = getattr(self.model, "log_cut", None)
@@ -415,7 +522,7 @@ class Retriever:
             pair.check_written()
             return deleted
 
-    def _search(self, queries: list[str], search: Search) -> list[list[Hit]]:
+    def _search(self, queries: Sequence[Query], search: Search) -> list[list[Hit]]:
         while True:
             pair = self._pair
             try:
@@ -425,7 +532,7 @@ class Retriever:
                     raise
                 # A migration came between, and what it left was pruned: search what is current now.
 
-    async def _asearch(self, queries: list[str], search: Search) -> list[list[Hit]]:
+    async def _asearch(self, queries: Sequence[Query], search: Search) -> list[list[Hit]]:
         while True:
             pair = self._pair
             try:
@@ -449,12 +556,3 @@ def _queries(queries: Any) -> list[str]:
     if isinstance(queries, (str, bytes)) or not isinstance(queries, Iterable):
         raise InvalidQueryError("no list of queries", found=queries, expected="a list", remedy="Use search for one.")
     return list(queries)
-
-
-def _ids(ids: Any) -> list[str]:
-    if not isinstance(ids, Iterable) or isinstance(ids, (bytes, Mapping)):
-        raise InvalidDocumentError("no ids", found=f"{type(ids).__name__} {ids!r:.80}", expected="an id, or a list")
-    listed = [ids] if isinstance(ids, str) else list(ids)
-    for id in listed:
-        check_id(id)
-    return listed

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from mlr_rag.admission import Pair
 from mlr_rag.diversity import diversify
-from mlr_rag.documents import Hit, check_text
+from mlr_rag.documents import Hit, check_ids, check_text
 from mlr_rag.errors import InvalidQueryError
 from mlr_rag.filters import Filter, is_number, parse
-from mlr_rag.stores import Match, Vector
+from mlr_rag.memory import MemoryStore
+from mlr_rag.readymade import check_query_vector, unit_rows
+from mlr_rag.stores import Match, Vector, VectorStore
 
-MODES = ("dense",)  # "hybrid" belongs here, and where it asks the store is Search.run
+MODES = ("dense",)  # "hybrid" belongs here, and where it asks the store is Search._matches
 
 _MANY = 10_000  # hits: above it k is compared with the count, as an engine sets room aside for so many
+
+
+@dataclass(frozen=True)
+class Readymade:
+    """A query's vector that comes from outside, and the text it stands for where that is known."""
+
+    vector: Any
+    text: str | None = None
+
+
+Query: TypeAlias = "str | Readymade"
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,7 @@ class Search:
     min_score: float | None
     diversity: float | None
     candidates: int
+    ids: list[str] | None
 
     @classmethod
     def checked(
@@ -40,6 +54,7 @@ class Search:
         diversity: Any = None,
         candidates: Any = None,
         mode: Any = "dense",
+        ids: Any = None,
     ) -> Search:
         """The parameters, refused where they make no sense.
 
@@ -58,32 +73,41 @@ class Search:
         elif diversity is None:
             raise InvalidQueryError("candidates without diversity", found=candidates, expected="both, or neither")
         candidates = max(k, _count(candidates, "candidates is not a number of documents"))
-        return cls(k, parse(filter), min_score, diversity, candidates)
+        return cls(k, parse(filter), min_score, diversity, candidates, None if ids is None else check_ids(ids))
 
-    def run(self, pair: Pair, queries: list[str]) -> list[list[Hit]]:
+    def run(self, pair: Pair, queries: Sequence[Query]) -> list[list[Hit]]:
         """The hits of each query."""
         vectors, limit = self._encoded(pair, queries)
-        with_vectors = self.diversity is not None
-        return [self._hits(pair.store.query(vector, limit, self.filter, with_vectors)) for vector in vectors]
+        return [self._hits(self._matches(pair.store, vector, limit)) for vector in vectors]
 
-    async def arun(self, pair: Pair, queries: list[str]) -> list[list[Hit]]:
+    async def arun(self, pair: Pair, queries: Sequence[Query]) -> list[list[Hit]]:
         """The same; a store with an `aquery` of its own is asked by that, any other in a thread."""
         aquery = getattr(pair.store, "aquery", None)
-        if aquery is None:
+        if aquery is None or self.ids is not None:
             return await asyncio.to_thread(self.run, pair, queries)
         vectors, limit = await asyncio.to_thread(self._encoded, pair, queries)
         asked = [aquery(vector, limit, self.filter, self.diversity is not None) for vector in vectors]
         return [self._hits(found) for found in await asyncio.gather(*asked)]
 
-    def _encoded(self, pair: Pair, queries: list[str]) -> tuple[list[Vector], int]:
+    def _encoded(self, pair: Pair, queries: Sequence[Query]) -> tuple[list[Vector], int]:
         """The queries' vectors, and how many matches to ask for."""
-        for text in queries:
+        texts = [query for query in queries if not isinstance(query, Readymade)]
+        for text in texts:
             check_text(text, "a query", InvalidQueryError)
         pair.check_model()
         limit = self.k if self.diversity is None else self.candidates
         if limit > _MANY:
             limit = min(limit, max(1, pair.store.count()))
-        return list(np.asarray(pair.encoder.encode_query(queries), np.float32)) if queries else [], limit
+        encoded = iter(np.asarray(pair.encoder.encode_query(texts), np.float32) if texts else ())
+        return [_given(pair, query) if isinstance(query, Readymade) else next(encoded) for query in queries], limit
+
+    def _matches(self, store: VectorStore, vector: Vector, limit: int) -> list[Match]:
+        with_vectors = self.diversity is not None
+        if self.ids is None:
+            return store.query(vector, limit, self.filter, with_vectors)
+        among = MemoryStore(store.dimension, store.vectors_per_document)  # exact, and they are few
+        among.upsert(store.get(self.ids, with_vectors=True))
+        return among.query(vector, limit, self.filter, with_vectors)
 
     def _hits(self, found: list[Match]) -> list[Hit]:
         if self.min_score is not None:
@@ -97,3 +121,10 @@ def _count(value: Any, problem: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise InvalidQueryError(problem, found=value, expected="an int of 1 or more")
     return int(value)
+
+
+def _given(pair: Pair, query: Readymade) -> Vector:
+    vector = unit_rows(query.vector, (pair.store.dimension,))
+    if query.text is not None:
+        check_query_vector(pair, vector, query.text)
+    return vector

@@ -1,0 +1,94 @@
+"""LlamaIndex's metadata filters in our filter language, and those that it cannot say, by reading every document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
+
+from mlr_rag import filters as own
+from mlr_rag.errors import InvalidFilterError
+from mlr_rag.retriever import Retriever
+
+_NAMES = {
+    FilterOperator.EQ: "$eq",
+    FilterOperator.NE: "$ne",
+    FilterOperator.GT: "$gt",
+    FilterOperator.GTE: "$gte",
+    FilterOperator.LT: "$lt",
+    FilterOperator.LTE: "$lte",
+    FilterOperator.IN: "$in",
+    FilterOperator.NIN: "$nin",
+    FilterOperator.CONTAINS: "$contains",
+}
+_MANY = {FilterOperator.ANY: "$or", FilterOperator.ALL: "$and"}
+_READ = (FilterOperator.TEXT_MATCH, FilterOperator.TEXT_MATCH_INSENSITIVE, FilterOperator.IS_EMPTY)
+
+
+def search_options(
+    retriever: Retriever, filters: MetadataFilters | Mapping[str, Any] | None, ids: list[str] | None = None
+) -> dict[str, Any]:
+    """The options of `Retriever.search` for filters and ids that must both hold.
+
+    `text_match`, `text_match_insensitive` and `is_empty` read every document of the collection, once.
+
+    Raises:
+        InvalidFilterError: a filter compares with what it cannot.
+    """
+    if filters is None or isinstance(filters, Mapping):
+        return {"filter": filters, "ids": ids}
+    if not _must_read(filters):
+        return {"filter": translate(filters), "ids": ids}
+    among = None if ids is None else set(ids)
+    found = [
+        record.document.id
+        for batch in retriever.store.scan(batch=2048)
+        for record in batch
+        if (among is None or record.document.id in among) and matches(filters, record.document.metadata)
+    ]
+    return {"filter": None, "ids": found}
+
+
+def matches(filters: MetadataFilters | MetadataFilter, metadata: Mapping[str, Any]) -> bool:
+    """Whether the metadata satisfies the filters."""
+    if isinstance(filters, MetadataFilters):
+        results = (matches(part, metadata) for part in filters.filters)
+        if filters.condition == FilterCondition.NOT:
+            return not any(results)
+        return any(results) if filters.condition == FilterCondition.OR else all(results)
+    value = metadata.get(filters.key)
+    if filters.operator == FilterOperator.IS_EMPTY:
+        return value in (None, "", [])
+    if filters.operator in _READ:
+        wanted = filters.value
+        if not isinstance(wanted, str):
+            raise InvalidFilterError(f"{filters.operator.value} for {filters.key!r}", found=wanted, expected="a text")
+        if filters.operator == FilterOperator.TEXT_MATCH_INSENSITIVE:
+            return isinstance(value, str) and wanted.casefold() in value.casefold()
+        return isinstance(value, str) and wanted in value
+    return own.matches(own.parse(translate(filters)), metadata)
+
+
+def translate(filters: MetadataFilters | MetadataFilter) -> dict[str, Any]:
+    """The same in our filter language."""
+    if isinstance(filters, MetadataFilters):
+        parts = [translate(part) for part in filters.filters]
+        if filters.condition == FilterCondition.NOT:
+            return {"$not": {"$or": parts}}
+        return {"$or" if filters.condition == FilterCondition.OR else "$and": parts}
+    if filters.operator in _MANY:
+        if not isinstance(filters.value, list):
+            raise InvalidFilterError(
+                f"{filters.operator.value} for {filters.key!r} does not hold a list",
+                found=filters.value,
+                expected="a list",
+            )
+        return {_MANY[filters.operator]: [{filters.key: {"$contains": value}} for value in filters.value]}
+    return {filters.key: {_NAMES[filters.operator]: filters.value}}
+
+
+def _must_read(filters: MetadataFilters | MetadataFilter) -> bool:
+    if isinstance(filters, MetadataFilters):
+        return any(_must_read(part) for part in filters.filters)
+    return filters.operator in _READ

@@ -1,0 +1,155 @@
+"""MLREmbedding: a model as LlamaIndex's BaseEmbedding."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from pydantic import Field, PrivateAttr, field_serializer
+
+from mlr_rag.encoders import Encoder, check_single, document_vectors, name_of, open_encoder, query_vectors
+from mlr_rag.errors import InvalidInputError, ModelMismatchError
+from mlr_rag.model.names import DEFAULT_MODEL
+
+_Lists = list[list[float]]
+
+
+class QueryVector(list[float]):
+    """A query's vector that remembers which model made it, so that a store need not encode the query again to see."""
+
+    made_by = ""
+
+
+class MLREmbedding(BaseEmbedding):
+    """A model's vectors: queries always encoded as queries, texts of nodes as documents.
+
+    Args:
+        model: A name or folder, an MLRModel, any SentenceTransformer, or an encoder.
+        embeddings_cache: A KVStore of LlamaIndex. Queries, documents and models are kept apart in it, which
+            LlamaIndex itself does not.
+        options: Other fields of BaseEmbedding.
+
+    Attributes:
+        model_name: The model's name.
+        recipe: What makes an MLRModel of it again.
+        fingerprint: The model's, hashed afresh whenever this is serialised: LlamaIndex keys its caches by that. A
+            model that has none gets a random one, so that it shares a cache with no other.
+
+    Raises:
+        UnsupportedModelError: the model gives several vectors a document, which these interfaces cannot carry.
+        ModelMismatchError: `fingerprint` was given, as when this is made of a serialised one, and is not the model's.
+    """
+
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    fingerprint: str = ""
+
+    _encoder: Encoder = PrivateAttr()
+    _cache: Any = PrivateAttr(default=None)
+    _unknown: str = PrivateAttr(default="")
+
+    def __init__(self, model: Any = None, *, embeddings_cache: Any = None, **options: Any) -> None:
+        expected, recipe = options.pop("fingerprint", ""), options.pop("recipe", {})
+        named = options.pop("model_name", DEFAULT_MODEL)
+        encoder = check_single(open_encoder(named, recipe) if model is None else open_encoder(model))
+        options.setdefault("embed_batch_size", 256)
+        super().__init__(model_name=name_of(encoder), **options)
+        self._encoder, self._cache, self._unknown = encoder, embeddings_cache, f"unknown {uuid4()}"
+        if embeddings_cache is not None and not hasattr(embeddings_cache, "put"):
+            raise InvalidInputError("no cache", found=embeddings_cache, expected="a KVStore of llama_index.core")
+        self.recipe, self.fingerprint = getattr(encoder, "recipe", {}), self._current()
+        if expected and expected != self.fingerprint:
+            raise ModelMismatchError(
+                f"{self.model_name} is not the model that this embedding was made with",
+                found=self.fingerprint,
+                expected=expected,
+                remedy="Pass the model itself: MLREmbedding(model).",
+            )
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name under which LlamaIndex serialises it."""
+        return "MLREmbedding"
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model."""
+        return self._encoder
+
+    @field_serializer("fingerprint")
+    def _serialized(self, _: str) -> str:
+        return self._current()
+
+    def _current(self) -> str:
+        return self._encoder.fingerprint or self._unknown
+
+    def get_agg_embedding_from_queries(
+        self, queries: list[str], agg_fn: Callable[..., list[float]] | None = None
+    ) -> list[float]:
+        """The mean of several queries' vectors, or what `agg_fn` makes of them."""
+        return self._marked(super().get_agg_embedding_from_queries(queries, agg_fn))
+
+    async def aget_agg_embedding_from_queries(
+        self, queries: list[str], agg_fn: Callable[..., list[float]] | None = None
+    ) -> list[float]:
+        """`get_agg_embedding_from_queries`, without blocking the event loop."""
+        return self._marked(await super().aget_agg_embedding_from_queries(queries, agg_fn))
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._marked(self._cached("query", [query], query_vectors)[0])
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return await asyncio.to_thread(self._get_query_embedding, query)
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._get_text_embeddings([text])[0]
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return (await self._aget_text_embeddings([text]))[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> _Lists:
+        return self._cached("document", texts, document_vectors)
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> _Lists:
+        return await asyncio.to_thread(self._get_text_embeddings, texts)
+
+    def _cached(self, task: str, texts: list[str], encode: Callable[[Encoder, list[str]], _Lists]) -> _Lists:
+        self.fingerprint = self._current()
+        if self._cache is None:
+            return encode(self._encoder, texts)
+        collection = f"{task} {self.fingerprint}"
+        known = {text: self._cache.get(text, collection=collection) for text in texts}
+        missing = [text for text, found in known.items() if found is None]
+        for text, vector in zip(missing, encode(self._encoder, missing), strict=True):
+            known[text] = {"vector": vector}
+            self._cache.put(text, known[text], collection=collection)
+        return [known[text]["vector"] for text in texts]
+
+    def _marked(self, vector: list[float]) -> QueryVector:
+        marked = QueryVector(vector)
+        marked.made_by = mark_of(self._encoder)
+        return marked
+
+
+def mark_of(encoder: Encoder) -> str:
+    """What tells an encoder from others in this process."""
+    return encoder.fingerprint or f"object {id(encoder)}"
+
+
+def text_to_check(vector: list[float], text: str | None, encoder: Encoder) -> str | None:
+    """The text that a query's vector must agree with; None where the encoder is known to have made it, or no text is.
+
+    Raises:
+        ModelMismatchError: another model is known to have made it.
+    """
+    made_by = getattr(vector, "made_by", "")
+    if made_by and made_by != mark_of(encoder) and not text:
+        raise ModelMismatchError(
+            "another model made this query's vector",
+            found=made_by,
+            expected=mark_of(encoder),
+            remedy="Encode queries with the collection's own model: embed_model=store.embed_model.",
+        )
+    return None if made_by == mark_of(encoder) else (text or None)

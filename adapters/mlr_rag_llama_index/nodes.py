@@ -1,0 +1,72 @@
+"""LlamaIndex's nodes and our documents.
+
+The text of the document is what LlamaIndex encodes of a node, its metadata included unless they are excluded, so that
+`reindex` encodes the same. What else a node holds goes into the metadata under `_node`, and comes back from there; the
+id of its source goes under `ref_doc_id`, and a node without one is its own source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from llama_index.core.schema import BaseNode, ImageDocument, ImageNode, IndexNode, MetadataMode, Node, TextNode
+from llama_index.core.schema import Document as LlamaIndexDocument
+
+from mlr_rag.documents import Document
+from mlr_rag.errors import InvalidDocumentError
+
+SOURCE = "ref_doc_id"
+_NODE = "_node"
+_SHADOWED = "shadowed"
+_KINDS: dict[str, type[BaseNode]] = {
+    kind.class_name(): kind for kind in (TextNode, IndexNode, ImageNode, Node, LlamaIndexDocument, ImageDocument)
+}
+
+
+def from_llama_index(nodes: Iterable[BaseNode]) -> Iterator[Document]:
+    """LlamaIndex's nodes as our documents.
+
+    Raises:
+        InvalidDocumentError: names the node by its place.
+    """
+    for place, node in enumerate(nodes):
+        try:
+            if not isinstance(node, BaseNode):
+                raise InvalidDocumentError(
+                    "not a node", found=type(node).__name__, expected="a BaseNode of llama_index.core"
+                )
+            yield _document(node)
+        except InvalidDocumentError as problem:
+            raise problem.at(f"node {place:,}") from None
+
+
+def to_llama_index(document: Document) -> BaseNode:
+    """The node that was made a document; a TextNode for a document that was never a node."""
+    if _NODE not in document.metadata:
+        return TextNode(id_=document.id, text=document.text, metadata=document.metadata)
+    metadata = dict(document.metadata)
+    rest: dict[str, Any] = dict(metadata.pop(_NODE))
+    metadata.pop(SOURCE, None)
+    metadata |= rest.pop(_SHADOWED, {})
+    kind = _KINDS.get(rest.pop("class_name"), TextNode)
+    if "text_resource" in rest:
+        rest["text_resource"] = {"text": document.text} | rest["text_resource"]
+    elif issubclass(kind, TextNode):
+        rest.setdefault("text", document.text)
+    node: BaseNode = kind.from_dict(rest, id_=document.id, metadata=metadata)
+    return node
+
+
+def _document(node: BaseNode) -> Document:
+    text = node.get_content(MetadataMode.EMBED)
+    rest = node.model_dump(mode="json", exclude_none=True, exclude={"id_", "embedding", "metadata"})
+    rest["class_name"] = node.class_name()
+    if "text_resource" in rest:
+        rest.pop("text", None)  # which a Document gives twice
+    if node.get_content(MetadataMode.NONE) == text:
+        rest.get("text_resource", rest).pop("text", None)
+    if shadowed := {key: node.metadata[key] for key in (SOURCE, _NODE) if key in node.metadata}:
+        rest[_SHADOWED] = shadowed
+    metadata = node.metadata | {_NODE: rest, SOURCE: node.ref_doc_id or node.node_id}
+    return Document(text, node.node_id, metadata)
