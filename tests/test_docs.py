@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +16,24 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", re.DOTALL)
 
 
-def test_readme_snippets_print_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them, in order, in one folder: a reader may follow along."""
-    monkeypatch.chdir(tmp_path)
-    blocks = BLOCK.findall((ROOT / "README.md").read_text("utf-8"))
-    assert len(blocks) >= 4
-    names: dict[str, object] = {"__name__": "readme"}
-    for code, shown in blocks:
+def run_blocks(page: Path) -> Iterator[tuple[str, str, str]]:
+    """Run a page's blocks in order, in one namespace, as a reader would: of each its line, its output, and that shown."""
+    text = page.read_text("utf-8")
+    names: dict[str, object] = {"__name__": page.stem}
+    for block in BLOCK.finditer(text):
+        line = text.count("\n", 0, block.start(1))
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(code, "README.md", "exec"), names)
-        assert printed.getvalue().replace(f"edge:{tmp_path}/kb", "edge:KB") == shown
+            exec(compile("\n" * line + block[1], str(page), "exec"), names)
+        yield f"{page.name}:{line + 1}", printed.getvalue(), block[2] or ""
+
+
+def test_readme_snippets_print_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = list(run_blocks(ROOT / "README.md"))
+    assert len(blocks) >= 4
+    for where, printed, shown in blocks:
+        assert printed.replace(f"edge:{tmp_path}/kb", "edge:KB") == shown, where
 
 
 def test_readme_names_commands_that_exist() -> None:
@@ -53,6 +61,13 @@ def test_examples_run_as_they_stand(example: Path, tmp_path: Path, monkeypatch: 
 
 
 EXPECTED = {
+    "both_frameworks": "LlamaIndex  ['lemons', 'scurvy']\nand async   ['lemons', 'scurvy']",
+    "langchain_conversation": "What is the capital of Switzerland? -> Bern is the capital of Switzerland. -> Bern.",
+    "langchain_rag": "lemons have plenty of it.\nWater boils at 100 degrees Celsius at sea level.\n\nQuestion: Why",
+    "langchain_tool": "the tool found: Scurvy is caused by a lack of vitamin C.\nTo prevent scurvy.",
+    "llama_index_pipeline": "2 encoded; lemons water\n0 encoded; lemons water\n2 encoded; lemons paris",
+    "llama_index_query_engine": "0.196 Scurvy is caused by a lack of vitamin C.\n0.196 Scurvy",
+    "moving_from_chroma": "page_content='Scurvy is caused by a lack of vitamin C.'",
     "migration": "switched to mean; back to scalar_mix",
     "own_store": "2 documents",
     "quickstart": "Scurvy is caused by a lack of vitamin C.\n",
