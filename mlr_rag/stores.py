@@ -48,6 +48,9 @@ class VectorStore(Protocol):
     records; one of them is current, and is what the URL opens. A store object is a handle on one generation, and
     stays with it whatever becomes current: so a search never meets vectors of another model.
 
+    Optional: `remote`, True where queries wait for a server, and then `aquery`, a `query` that does not block the event
+    loop; and `identity` (see `identity_of`).
+
     Attributes:
         url: What opens the collection again; the same for all its generations. Holds no credentials.
         dimension: Length of the vectors.

@@ -33,13 +33,14 @@ class Connection:
     Attributes:
         client: The chromadb client.
         lock: What writes hold.
+        remote: Whether it is one of a server.
     """
 
     def __init__(
         self, make: Callable[[], Any], url: str, own: bool = True, remote: bool = False, folder: Folder | None = None
     ) -> None:
         self.lock = folder.lock if folder else threading.RLock() if remote else _WRITING_MEMORY
-        self._url, self._own, self._remote, self._folder = url, own, remote, folder
+        self._url, self._own, self.remote, self._folder = url, own, remote, folder
         self._process = os.getpid()
         self._holds = 1
         try:
@@ -116,7 +117,7 @@ class Connection:
             refused = of_input(problem, self._url)
             if refused is not None:
                 raise refused from None
-            if self._remote:
+            if self.remote:
                 raise of_server(problem, self._url) from None  # what a client says may hold what it was given
             if self._folder is not None and self._folder.is_gone():
                 raise moved(self._folder.path) from problem

@@ -96,7 +96,7 @@ class ChromaStore:
 
     def _attach(self, connection: Connection, generations: Generations, mine: Generation) -> None:
         self._connection, self._generations, self._mine = connection.hold(), generations, mine
-        self._closed = False
+        self._closed, self.remote = False, connection.remote
         self.url, self.generation = generations.url, mine.number
         self.dimension, self.vectors_per_document = mine.dimension, mine.vectors_per_document
 

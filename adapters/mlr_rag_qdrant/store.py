@@ -141,7 +141,7 @@ class QdrantStore:
         self._tenant, self._space = options.tenant, namespace(options.tenant)
         self._search_params = options.search() if connection.remote else None
         self.identity = (self.url, connection.memory)
-        self._closed = False
+        self._closed, self.remote = False, connection.remote
 
     @property
     def info(self) -> Info | None:
