@@ -42,6 +42,17 @@ def tiny_model(tiny_model_dir: Path) -> MLRModel:
     return MLRModel.from_pretrained(tiny_model_dir)
 
 
+@pytest.fixture(scope="session")
+def asymmetric_model(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> MLRModel:
+    """Its queries are the last layer, its documents the mean of the first and the last; saved, and loaded again."""
+    folder = tmp_path_factory.mktemp("asymmetric") / "model"
+    MLRModel.from_pretrained(tiny_model_dir, layers=(1, 3), pooling="mean", start="paper").save(str(folder))
+    model = MLRModel.load(folder)
+    cosine = float((model.encode_query(["a river"]) @ model.encode_document(["a river"]).T).item())
+    assert cosine < 0.99, "the two sides must differ, or it shows nothing"
+    return model
+
+
 @pytest.fixture
 def encoder() -> HashEncoder:
     """An encoder that needs no model: unit vectors from the text's hash."""
