@@ -116,12 +116,14 @@ class EmbeddingsEncoder:
 
     @classmethod
     def of_llama_index(cls, embedding: Any) -> EmbeddingsEncoder:
-        """An object with LlamaIndex's methods."""
-        return cls(
-            embedding,
-            lambda texts: [embedding.get_query_embedding(text) for text in texts],
-            embedding.get_text_embedding_batch,
-        )
+        """An object with LlamaIndex's methods: those beneath its cache, which tells no queries from documents."""
+        size = embedding.embed_batch_size
+
+        def documents(texts: list[str]) -> list[Any]:
+            parts = [texts[start : start + size] for start in range(0, len(texts), size)]
+            return [vector for part in parts for vector in embedding._get_text_embeddings(part)]
+
+        return cls(embedding, lambda texts: [embedding._get_query_embedding(text) for text in texts], documents)
 
     def encode_query(self, inputs: Any) -> Vectors:
         """See Encoder."""
@@ -149,7 +151,7 @@ def as_encoder(model: Any) -> Encoder:
         return held
     if hasattr(model, "embed_query") and hasattr(model, "embed_documents"):
         return EmbeddingsEncoder.of_langchain(model)
-    if hasattr(model, "get_query_embedding") and hasattr(model, "get_text_embedding_batch"):
+    if hasattr(model, "_get_query_embedding") and hasattr(model, "_get_text_embeddings"):
         return EmbeddingsEncoder.of_llama_index(model)
     raise InvalidInputError(
         "not a model",

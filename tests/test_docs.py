@@ -17,7 +17,7 @@ BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", re.DOTALL)
 
 
 def run_blocks(page: Path) -> Iterator[tuple[str, str, str]]:
-    """Run a page's blocks in order, in one namespace, as a reader would: of each its line, its output, and that shown."""
+    """Run a page's blocks in order, in one namespace: of each where it is, what it printed and what the page shows."""
     text = page.read_text("utf-8")
     names: dict[str, object] = {"__name__": page.stem}
     for block in BLOCK.finditer(text):

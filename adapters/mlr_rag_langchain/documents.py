@@ -18,7 +18,7 @@ def from_langchain(documents: Iterable[LangChainDocument]) -> Iterator[Document]
     Raises:
         InvalidDocumentError: names the document by its place.
     """
-    for place, document in enumerate(documents):
+    for place, document in enumerate(_several(documents)):
         try:
             if not isinstance(document, LangChainDocument):
                 raise InvalidDocumentError(
@@ -41,3 +41,9 @@ def id_of(id: Any) -> str:
     if not isinstance(id, str):
         raise InvalidDocumentError("not an id", found=f"{type(id).__name__} {id!r:.80}", expected="str, int or UUID")
     return id
+
+
+def _several(documents: Any) -> Iterable[Any]:
+    if isinstance(documents, (str, LangChainDocument)) or not isinstance(documents, Iterable):
+        raise InvalidDocumentError("no documents", found=type(documents).__name__, expected="a list of Documents")
+    return documents

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -9,7 +10,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from langchain_core.vectorstores import VectorStore
+from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
 from mlr_rag import documents as own
 from mlr_rag.documents import Hit
@@ -63,14 +64,26 @@ class MLRVectorStore(VectorStore):
     ) -> MLRVectorStore:
         """Open a collection and add texts; see `open` and `add_texts`."""
         _refuse(kwargs, "from_texts has no such option", "texts, embedding, metadatas, ids, url")
-        documents = _documents(texts, metadatas, ids)
-        store = cls.open(url, embedding)
-        try:
-            store.retriever.add(documents)
-        except BaseException:
-            store.close()
-            raise
-        return store
+        return cls._holding(_documents(texts, metadatas, ids), embedding, url)
+
+    @classmethod
+    def from_documents(
+        cls,
+        documents: Iterable[Document],
+        embedding: Any,
+        *,
+        ids: Iterable[Any] | None = None,
+        url: str | Path = "memory:",
+        **kwargs: Any,
+    ) -> MLRVectorStore:
+        """Open a collection and add documents; see `open` and `add_documents`."""
+        _refuse(kwargs, "from_documents has no such option", "documents, embedding, ids, url")
+        return cls._holding(_with_ids(documents, ids), embedding, url)
+
+    @classmethod
+    async def afrom_documents(cls, documents: Iterable[Document], embedding: Any, **options: Any) -> MLRVectorStore:
+        """`from_documents`, without blocking the event loop."""
+        return await asyncio.to_thread(cls.from_documents, documents, embedding, **options)
 
     @property
     def embeddings(self) -> Embeddings | None:
@@ -106,7 +119,7 @@ class MLRVectorStore(VectorStore):
         **kwargs: Any,
     ) -> list[str]:
         """`add_texts`, without blocking the event loop."""
-        return await self._aadd(_documents(texts, metadatas, ids), kwargs)
+        return await asyncio.to_thread(self.add_texts, texts, metadatas, ids=ids, **kwargs)
 
     def add_documents(
         self, documents: Iterable[Document], *, ids: Iterable[Any] | None = None, **kwargs: Any
@@ -129,7 +142,7 @@ class MLRVectorStore(VectorStore):
         self, documents: Iterable[Document], *, ids: Iterable[Any] | None = None, **kwargs: Any
     ) -> list[str]:
         """`add_documents`, without blocking the event loop."""
-        return await self._aadd(_with_ids(documents, ids), kwargs)
+        return await asyncio.to_thread(self.add_documents, documents, ids=ids, **kwargs)
 
     def sync(
         self,
@@ -153,7 +166,7 @@ class MLRVectorStore(VectorStore):
     ) -> bool:
         """Delete by ids or by filter, exactly one of them: never everything by omission. Missing ids are no error."""
         _refuse(kwargs, "delete has no such option", "ids or filter")
-        self.retriever.delete(_ids(ids), filter=filter)
+        self.retriever.delete(None if ids is None else _ids(ids), filter=filter)
         return True
 
     async def adelete(
@@ -161,16 +174,16 @@ class MLRVectorStore(VectorStore):
     ) -> bool:
         """`delete`, without blocking the event loop."""
         _refuse(kwargs, "delete has no such option", "ids or filter")
-        await self.retriever.adelete(_ids(ids), filter=filter)
+        await self.retriever.adelete(None if ids is None else _ids(ids), filter=filter)
         return True
 
     def get_by_ids(self, ids: Iterable[Any], /) -> list[Document]:
         """The documents with these ids, in this order; missing ones are left out."""
-        return [to_langchain(document) for document in self.retriever.get(_ids(ids) or [])]
+        return [to_langchain(document) for document in self.retriever.get(_ids(ids))]
 
     async def aget_by_ids(self, ids: Iterable[Any], /) -> list[Document]:
         """`get_by_ids`, without blocking the event loop."""
-        return [to_langchain(document) for document in await self.retriever.aget(_ids(ids) or [])]
+        return [to_langchain(document) for document in await self.retriever.aget(_ids(ids))]
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """The k documents nearest to a query, best first.
@@ -238,6 +251,18 @@ class MLRVectorStore(VectorStore):
         options = _marginal(k, fetch_k, lambda_mult, kwargs)
         return _documents_of(await self.retriever.asearch_by_vector(embedding, k, **options))
 
+    def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
+        """LangChain's own retriever over this store; `kb.as_langchain()` gives ours, which takes options as they are.
+
+        Args:
+            kwargs: `search_type` ("similarity", "mmr" or "similarity_score_threshold"), `search_kwargs` (a dict of
+        _refuse(kwargs, "no such option", "search_kwargs={...}", tuple(VectorStoreRetriever.model_fields))
+        """
+        _refuse(
+            kwargs, "as_retriever has no such option", "search_kwargs={...}", tuple(VectorStoreRetriever.model_fields)
+        )
+        return super().as_retriever(**kwargs)
+
     def close(self) -> None:
         """Release the collection's files and locks."""
         self.retriever.close()
@@ -250,17 +275,22 @@ class MLRVectorStore(VectorStore):
     ) -> None:
         self.close()
 
+    @classmethod
+    def _holding(cls, documents: list[own.Document], embedding: Any, url: str | Path) -> MLRVectorStore:
+        store = cls.open(url, embedding)
+        try:
+            store.retriever.add(documents)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return lambda cosine: (1 + cosine) / 2
 
     def _add(self, documents: list[own.Document], options: Mapping[str, Any]) -> list[str]:
         _refuse(options, "add has no such option", "ids", ("batch_size",))
         self.retriever.add(documents)
-        return [document.id for document in documents]
-
-    async def _aadd(self, documents: list[own.Document], options: Mapping[str, Any]) -> list[str]:
-        _refuse(options, "add has no such option", "ids", ("batch_size",))
-        await self.retriever.aadd(documents)
         return [document.id for document in documents]
 
 
@@ -283,8 +313,6 @@ def _documents(texts: Any, metadatas: Any, ids: Any) -> list[own.Document]:
 
 
 def _with_ids(documents: Any, ids: Any) -> list[own.Document]:
-    if isinstance(documents, (str, Document)) or not isinstance(documents, Iterable):
-        raise InvalidDocumentError("no documents", found=type(documents).__name__, expected="a list of Documents")
     made = list(from_langchain(documents))
     given = _parallel(ids, len(made), "ids", lambda: None)
     return [
@@ -296,15 +324,15 @@ def _with_ids(documents: Any, ids: Any) -> list[own.Document]:
 def _parallel(values: Any, count: int, what: str, default: Callable[[], Any]) -> list[Any]:
     if values is None:
         return [default() for _ in range(count)]
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise InvalidDocumentError(f"no {what}", found=values, expected=f"a list of {count:,}")
     listed = list(values)
     if len(listed) != count:
         raise InvalidDocumentError(f"not as many {what} as texts", found=len(listed), expected=count)
     return listed
 
 
-def _ids(ids: Any) -> list[str] | None:
-    if ids is None:
-        return None
+def _ids(ids: Any) -> list[str]:
     if isinstance(ids, (str, bytes, Mapping)) or not isinstance(ids, Iterable):
         return [id_of(ids)]
     return [id_of(id) for id in ids]

@@ -12,7 +12,6 @@ from pydantic import Field, PrivateAttr, field_serializer
 
 from mlr_rag.encoders import Encoder, check_single, document_vectors, name_of, open_encoder, query_vectors
 from mlr_rag.errors import InvalidInputError, ModelMismatchError
-from mlr_rag.model.names import DEFAULT_MODEL
 
 _Lists = list[list[float]]
 
@@ -51,6 +50,8 @@ class MLREmbedding(BaseEmbedding):
     _unknown: str = PrivateAttr(default="")
 
     def __init__(self, model: Any = None, *, embeddings_cache: Any = None, **options: Any) -> None:
+        from mlr_rag.model.names import DEFAULT_MODEL
+
         expected, recipe = options.pop("fingerprint", ""), options.pop("recipe", {})
         named = options.pop("model_name", DEFAULT_MODEL)
         encoder = check_single(open_encoder(named, recipe) if model is None else open_encoder(model))
@@ -81,6 +82,10 @@ class MLREmbedding(BaseEmbedding):
     @field_serializer("fingerprint")
     def _serialized(self, _: str) -> str:
         return self._current()
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.fingerprint = self._current()  # else a model trained since would come back as its name's
+        return super().__getstate__()
 
     def _current(self) -> str:
         return self._encoder.fingerprint or self._unknown

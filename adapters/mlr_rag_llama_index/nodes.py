@@ -30,7 +30,7 @@ def from_llama_index(nodes: Iterable[BaseNode]) -> Iterator[Document]:
     Raises:
         InvalidDocumentError: names the node by its place.
     """
-    for place, node in enumerate(nodes):
+    for place, node in enumerate(listed(nodes)):
         try:
             if not isinstance(node, BaseNode):
                 raise InvalidDocumentError(
@@ -41,14 +41,24 @@ def from_llama_index(nodes: Iterable[BaseNode]) -> Iterator[Document]:
             raise problem.at(f"node {place:,}") from None
 
 
+def listed(nodes: Any) -> Iterable[Any]:
+    """The nodes, refused where they are none or a single one."""
+    if not isinstance(nodes, Iterable) or isinstance(nodes, (str, BaseNode)):  # a pydantic model is iterable
+        raise InvalidDocumentError("no nodes", found=type(nodes).__name__, expected="a list of nodes")
+    return nodes
+
+
 def to_llama_index(document: Document) -> BaseNode:
     """The node that was made a document; a TextNode for a document that was never a node."""
     if _NODE not in document.metadata:
         return TextNode(id_=document.id, text=document.text, metadata=document.metadata)
-    metadata = dict(document.metadata)
-    rest: dict[str, Any] = dict(metadata.pop(_NODE))
-    metadata.pop(SOURCE, None)
-    metadata |= rest.pop(_SHADOWED, {})
+    rest: dict[str, Any] = dict(document.metadata[_NODE])
+    shadowed = rest.pop(_SHADOWED, {})
+    metadata = {  # in the node's order, as LlamaIndex writes them into texts
+        key: shadowed.get(key, value)
+        for key, value in document.metadata.items()
+        if key in shadowed or key not in (SOURCE, _NODE)
+    }
     kind = _KINDS.get(rest.pop("class_name"), TextNode)
     if "text_resource" in rest:
         rest["text_resource"] = {"text": document.text} | rest["text_resource"]
@@ -60,7 +70,15 @@ def to_llama_index(document: Document) -> BaseNode:
 
 def _document(node: BaseNode) -> Document:
     text = node.get_content(MetadataMode.EMBED)
-    rest = node.model_dump(mode="json", exclude_none=True, exclude={"id_", "embedding", "metadata"})
+    try:
+        rest = node.model_dump(mode="json", exclude_none=True, exclude={"id_", "embedding", "metadata"})
+    except ValueError as problem:
+        raise InvalidDocumentError(
+            "a node holds what cannot be written as JSON",
+            found=str(problem),
+            expected="JSON values",
+            remedy="Give the object of an IndexNode to the retriever: object_map={index_id: object}.",
+        ) from None
     rest["class_name"] = node.class_name()
     if "text_resource" in rest:
         rest.pop("text", None)  # which a Document gives twice

@@ -85,9 +85,11 @@ class MLRRetriever(BaseRetriever):
         return np.mean(query_vectors(self.retriever.model, query_bundle.embedding_strs), axis=0)
 
     def _text(self, query_bundle: QueryBundle) -> str | None:
-        if query_bundle.embedding is None or query_bundle.custom_embedding_strs:
+        """What a vector that came with the query must agree with."""
+        if query_bundle.embedding is None:
             return None
-        return text_to_check(query_bundle.embedding, query_bundle.query_str, self.retriever.model)
+        text = None if query_bundle.custom_embedding_strs else query_bundle.query_str
+        return text_to_check(query_bundle.embedding, text, self.retriever.model)
 
 
 def _plain(query_bundle: QueryBundle) -> bool:

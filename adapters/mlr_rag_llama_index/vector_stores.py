@@ -24,9 +24,9 @@ from mlr_rag.ingest import as_documents
 from mlr_rag.retriever import Retriever
 from mlr_rag_llama_index.conditions import matches, search_options
 from mlr_rag_llama_index.embeddings import MLREmbedding, text_to_check
-from mlr_rag_llama_index.nodes import SOURCE, from_llama_index, to_llama_index
+from mlr_rag_llama_index.nodes import SOURCE, from_llama_index, listed, to_llama_index
 
-_PREFETCH = ("mmr_prefetch_k", "mmr_prefetch_factor")
+_MARGINAL = ("mmr_threshold", "mmr_prefetch_k", "mmr_prefetch_factor")
 
 
 class MLRVectorStore(BasePydanticVectorStore):
@@ -90,6 +90,7 @@ class MLRVectorStore(BasePydanticVectorStore):
             ModelMismatchError: another model made their vectors.
         """
         _refuse(kwargs)
+        nodes = list(listed(nodes))
         documents = list(as_documents(list(from_llama_index(nodes))))
         encoded = [
             (document, node.embedding) for document, node in zip(documents, nodes, strict=True) if node.embedding
@@ -163,7 +164,8 @@ class MLRVectorStore(BasePydanticVectorStore):
             query: Its vector is searched for, or its text where it has none; `filters`, `node_ids` and `doc_ids` must
                 all hold, an empty list being none, as indices pass one. The modes are DEFAULT, and MMR with
                 `mmr_threshold` from 1, for nearness only, to 0, for difference only.
-            kwargs: `mmr_prefetch_k`, how many to choose from, or `mmr_prefetch_factor`, how many for each asked for.
+            kwargs: `mmr_threshold`; `mmr_prefetch_k`, how many to choose from, or `mmr_prefetch_factor`, how many for
+                each asked for.
 
         Raises:
             InvalidQueryError: another mode was asked for, or neither vector nor text was given.
@@ -215,8 +217,9 @@ def _diversity(query: VectorStoreQuery, options: Mapping[str, Any]) -> dict[str,
         return {}
     if query.mode != VectorStoreQueryMode.MMR:
         raise InvalidQueryError("an unsupported query mode", found=query.mode, expected="default or mmr")
-    _refuse(options, _PREFETCH)
-    threshold = 0.5 if query.mmr_threshold is None else query.mmr_threshold
+    _refuse(options, _MARGINAL)
+    threshold = options.get("mmr_threshold", query.mmr_threshold)  # indices can pass it on as an option only
+    threshold = 0.5 if threshold is None else threshold
     if not (is_number(threshold) and 0 <= threshold <= 1):
         raise InvalidQueryError("mmr_threshold is out of range", found=threshold, expected="a number in [0, 1]")
     found: dict[str, Any] = {"diversity": 1 - threshold, "candidates": options.get("mmr_prefetch_k")}
