@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from typing import Any
+from uuid import uuid4
 
 from mlr_rag.encoders import Encoder, name_of, vectors_per_document
-from mlr_rag.errors import InvalidInputError, ModelMismatchError, StoreError
+from mlr_rag.errors import InvalidInputError, ModelMismatchError, StoreError, UnsupportedModelError
 from mlr_rag.filters import is_number
 from mlr_rag.passport import Passport, read_passport
 from mlr_rag.stores import VectorStore, check_current
@@ -15,6 +16,7 @@ from mlr_rag.stores import VectorStore, check_current
 logger = logging.getLogger(__name__)
 
 COPYING = "copying"  # in the description of a copy that is not finished
+COLLECTION = "collection"  # a random name in it, which tells a collection from another one at the same place
 
 _ADMITTING = threading.Lock()
 
@@ -104,8 +106,15 @@ def _admit_alone(encoder: Encoder, store: VectorStore, tolerance: float) -> tupl
             remedy="Index the documents again into a new collection.",
         )
     passport = Passport.issue(encoder, tolerance)
+    if not passport.compare(encoder).accepted:
+        raise UnsupportedModelError(
+            f"{name_of(encoder)} gives other vectors each time it is asked",
+            found=f"canaries that differ by more than {tolerance} allows",
+            expected="equal vectors for equal texts",
+            remedy="Switch off what is random in it, such as dropout: model.eval().",
+        )
     if store.info is None:  # another process may have been quicker
-        store.write_info({"passport": passport.model_dump()})
+        store.write_info({"passport": passport.model_dump(), COLLECTION: uuid4().hex})
     return _admitted(encoder, store)
 
 
@@ -120,6 +129,11 @@ def _admitted(encoder: Encoder, store: VectorStore) -> tuple[Passport, str]:
         )
     passport = read_passport(info, store.url)
     return passport, passport.admit(encoder, store.url)
+
+
+def collection_id(store: VectorStore) -> str:
+    """What tells a collection from any other, whatever model it has by now; its URL where it was made without."""
+    return str((store.info or {}).get(COLLECTION) or store.url)
 
 
 def recorded_model(store: VectorStore | None) -> tuple[str, dict[str, Any]]:

@@ -6,11 +6,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 
 from mlr_rag import progress
-from mlr_rag.admission import COPYING
+from mlr_rag.admission import COLLECTION, COPYING
 from mlr_rag.errors import InvalidInputError, StoreError, StoreNotFoundError
 from mlr_rag.stores import Info, Record, VectorStore, check_current, identity_of, is_in_memory, open_store
 
@@ -43,6 +44,7 @@ def copy(source: VectorStore, place: str | Path | VectorStore, show_progress: bo
     target = _open(source, place) if isinstance(place, (str, Path)) else place
     try:
         _check(source, target, info)
+        info[COLLECTION] = (target.info or {}).get(COLLECTION) or uuid4().hex
         target.write_info({**info, COPYING: True})
         written = _bring_in_line(source, target, show_progress)
         check_current(source)

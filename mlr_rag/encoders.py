@@ -19,9 +19,9 @@ Vectors = npt.NDArray[np.float32]
 class Encoder(Protocol):
     """What a retriever needs of a model. `MLRModel` is one.
 
-    Optional: `vectors_per_document` (1), `identity()` (parts of the fingerprint to name in a mismatch), `name`, and
-    `stream` with `return_cut`, as in `MLRModel`, which let `add` write each batch as soon as it is encoded and count
-    the texts that were cut.
+    Optional: `remote`, True where encoding waits for a server; `vectors_per_document` (1), `identity()` (parts of the
+    fingerprint to name in a mismatch), `name`, and `stream` with `return_cut`, as in `MLRModel`, which let `add` write
+    each batch as soon as it is encoded and count the texts that were cut.
     """
 
     @property
@@ -97,6 +97,7 @@ class EmbeddingsEncoder:
     """
 
     fingerprint = ""
+    remote = True  # it may be
 
     def __init__(
         self, embeddings: Any, queries: Callable[[list[str]], Any], documents: Callable[[list[str]], Any]
@@ -127,17 +128,25 @@ class EmbeddingsEncoder:
 
     def encode_query(self, inputs: Any) -> Vectors:
         """See Encoder."""
-        return _unit(self._queries(list(inputs)))
+        return self._as_many(self._queries, list(inputs))
 
     def encode_document(self, inputs: Any) -> Vectors:
         """See Encoder."""
-        return _unit(self._documents(list(inputs)))
+        return self._as_many(self._documents, list(inputs))
+
+    def _as_many(self, encode: Callable[[list[str]], Any], texts: list[str]) -> Vectors:
+        rows = _unit(encode(texts))
+        if len(rows) != len(texts):
+            raise UnsupportedModelError(
+                f"{self.name} gave another number of vectors than of texts", found=len(rows), expected=len(texts)
+            )
+        return rows
 
 
 def as_encoder(model: Any) -> Encoder:
     """The model itself, or wrapped: an Encoder, a SentenceTransformer, LangChain's or LlamaIndex's embeddings.
 
-    Embeddings that were made from an encoder, and hold it as `encoder`, give it back.
+    Embeddings that do nothing but show an encoder give it back as `mlr_rag_encoder`.
 
     Raises:
         InvalidInputError: it is none of these.
@@ -147,8 +156,9 @@ def as_encoder(model: Any) -> Encoder:
         return encoder
     if hasattr(model, "encode_query") and hasattr(model, "get_embedding_dimension"):
         return SentenceTransformerEncoder(model)
-    if isinstance(held := getattr(model, "encoder", None), Encoder):
-        return held
+    shown: Encoder | None = getattr(model, "mlr_rag_encoder", None)
+    if shown is not None:
+        return shown
     if hasattr(model, "embed_query") and hasattr(model, "embed_documents"):
         return EmbeddingsEncoder.of_langchain(model)
     if hasattr(model, "_get_query_embedding") and hasattr(model, "_get_text_embeddings"):
@@ -161,7 +171,11 @@ def as_encoder(model: Any) -> Encoder:
 
 
 def open_encoder(model: Any, recipe: dict[str, Any] | None = None) -> Encoder:
-    """`as_encoder`, where the model may also be a name or a folder."""
+    """`as_encoder`, where the model may also be a name or a folder; the default model for None."""
+    if model is None:
+        from mlr_rag.model.names import DEFAULT_MODEL
+
+        model = DEFAULT_MODEL
     if isinstance(model, str) or hasattr(model, "__fspath__"):
         from mlr_rag.model import MLRModel
 

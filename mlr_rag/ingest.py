@@ -125,7 +125,7 @@ class Ingestion:
         gate: What a migration shuts while it changes it; None for a migration's own writes.
         show_progress: As for `Retriever.add`.
         task: What the progress bar says.
-        readymade: The documents' vectors, by id, where they need not be encoded.
+        readymade: The documents' vectors, by id, where they need not be encoded, and the pair whose model made them.
 
     Attributes:
         seen: The ids that came.
@@ -137,7 +137,7 @@ class Ingestion:
         gate: Gate | None,
         show_progress: bool | None = None,
         task: str = "Indexing",
-        readymade: Mapping[str, Vector] | None = None,
+        readymade: tuple[Pair, Mapping[str, Vector]] | None = None,
     ) -> None:
         self.seen = _Seen()
         self.added = self.updated = self.skipped = self.cut = 0
@@ -189,7 +189,7 @@ class Ingestion:
 
     def _encode(self, window: list[_Changed], writing: ThreadPoolExecutor) -> None:
         waiting: list[tuple[_Changed, Any]] = []
-        pair = self._place()
+        pair = self._readymade[0] if self._readymade else self._place()
         for batch in self._batches(pair, [changed.document for changed in window]):
             self.cut += batch.cut
             waiting += [(window[index], vector) for index, vector in zip(batch.indices, batch.vectors, strict=True)]
@@ -201,11 +201,13 @@ class Ingestion:
         if waiting:
             self._submit(pair, waiting, writing)
 
-    def _batches(self, pair: Pair, documents: list[Document]) -> Iterable[Batch]:
+    def _batches(self, pair: Pair, documents: list[Document]) -> Iterator[Batch]:
         if self._readymade is None:
-            return stream_documents(pair.encoder, [document.text for document in documents])
-        vectors = [self._readymade[document.id] for document in documents]
-        return [Batch(range(len(documents)), np.stack(vectors), 0)] if documents else []
+            yield from stream_documents(pair.encoder, [document.text for document in documents])
+            return
+        for start in range(0, len(documents), _WRITE):
+            indices = range(start, min(start + _WRITE, len(documents)))
+            yield Batch(indices, np.stack([self._readymade[1][documents[index].id] for index in indices]), 0)
 
     def _submit(self, pair: Pair, batch: list[tuple[_Changed, Any]], writing: ThreadPoolExecutor) -> None:
         """Hand over to the writing thread, which may be two batches behind, not more."""

@@ -21,7 +21,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from mlr_rag.admission import Pair, recorded_model
+from mlr_rag.admission import COLLECTION, Pair, collection_id, recorded_model
 from mlr_rag.comparison import Comparison
 from mlr_rag.documents import Document
 from mlr_rag.encoders import Encoder, name_of, open_encoder, vectors_per_document
@@ -102,7 +102,8 @@ def reindex(
             move.fill()
             comparison = compare(target) if compare else None
             if switch:
-                side.write_info({**(side.info or {}), _PREVIOUS: store.generation})
+                same = {COLLECTION: collection_id(store), _PREVIOUS: store.generation}
+                side.write_info({**(side.info or {}), **same})
                 move.switch(adopt)
             return move.report(switched=switch, comparison=comparison)
         finally:

@@ -134,9 +134,14 @@ class Passport(BaseModel):
             f"{where} was made with another model, which differs in {', '.join(verdict.differs) or 'its vectors'}",
             found=f"{_described(name, recipe, encoder.fingerprint)}, {cosine}",
             expected=f"{_described(self.model, self.recipe, self.digest)}, canary cosine >= {self.tolerance}",
-            remedy="Open it with the model that it was made with (Retriever.open without a model finds it by name: "
-            f"{self._call()}), or move it to this one: Retriever.open({where!r}).reindex(model).",
+            remedy=f"Open it with the model that it was made with ({self._way()}), "
+            f"or move it to this one: Retriever.open({where!r}).reindex(model).",
         )
+
+    def _way(self) -> str:
+        if not self.digest:
+            return f"{self.model}, which must be passed, as it comes from another library"
+        return f"Retriever.open without a model finds it by name: {self._call()}"
 
     def _call(self) -> str:
         """The code that makes the passport's model, if it has not been trained since."""

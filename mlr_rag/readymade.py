@@ -22,9 +22,16 @@ def unit_rows(vectors: Any, shape: tuple[int, ...]) -> Vector:
         InvalidInputError: they have another shape, or one is zero or not finite.
     """
     try:
-        rows = np.asarray(vectors, np.float32)
-    except (TypeError, ValueError):
-        raise InvalidInputError("no vectors", found=vectors, expected=f"numbers, of shape {shape}") from None
+        rows = np.asarray(vectors, np.float64)
+    except (TypeError, ValueError, RuntimeError):  # torch raises the last, for a tensor that requires a gradient
+        raise InvalidInputError(
+            "no vectors",
+            found=vectors,
+            expected=f"numbers, of shape {shape}",
+            remedy="Of a tensor take .detach().cpu().float().numpy().",
+        ) from None
+    if 0 in shape and not rows.size:
+        return np.empty(shape, np.float32)
     if rows.ndim == len(shape) and rows.shape[-1] != shape[-1]:
         raise ModelMismatchError(
             "vectors of another length than this collection's",
@@ -37,7 +44,7 @@ def unit_rows(vectors: Any, shape: tuple[int, ...]) -> Vector:
     norms = np.linalg.norm(rows, axis=-1, keepdims=True)
     if not (np.isfinite(norms).all() and norms.all()):
         raise InvalidInputError("a vector has no direction", found="zero, NaN or infinity", expected="finite numbers")
-    unit: Vector = rows / norms
+    unit: Vector = (rows / norms).astype(np.float32)
     return unit
 
 
@@ -51,18 +58,18 @@ def check_query_vector(pair: Pair, vector: Vector, text: str) -> None:
     _check(pair, f"the query {text!r:.60}", float(made[0] @ vector))
 
 
-def check_document_vectors(pair: Pair, documents: Sequence[Document], rows: Vector) -> None:
+def check_document_vectors(pair: Pair, given: Sequence[tuple[Document, Vector]]) -> None:
     """Refuse documents' vectors that the model would not have made of their texts; the first and the last are asked.
 
     Raises:
         ModelMismatchError: names the document and the cosine of the two.
     """
-    asked = sorted({0, len(documents) - 1}) if documents else []
-    for batch in stream_documents(pair.encoder, [documents[index].text for index in asked]):
-        for place, made in zip(batch.indices, batch.vectors, strict=True):
-            index = asked[place]
-            cosine = (np.atleast_2d(made) * np.atleast_2d(rows[index])).sum(axis=-1).min()
-            _check(pair, f"document {documents[index].id!r:.60}", float(cosine))
+    asked = [given[index] for index in sorted({0, len(given) - 1})] if given else []
+    for batch in stream_documents(pair.encoder, [document.text for document, _ in asked]):
+        for index, made in zip(batch.indices, batch.vectors, strict=True):
+            document, row = asked[index]
+            cosine = (np.atleast_2d(made) * np.atleast_2d(row)).sum(axis=-1).min()
+            _check(pair, f"document {document.id!r:.60}", float(cosine))
 
 
 def _check(pair: Pair, what: str, cosine: float) -> None:

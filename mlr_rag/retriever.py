@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mlr_rag import comparison, frameworks, migration
-from mlr_rag.admission import Pair, recorded_model
+from mlr_rag.admission import Pair, collection_id, recorded_model
 from mlr_rag.comparison import Queries
 from mlr_rag.copying import Copy, copy
 from mlr_rag.documents import Document, Hit, check_ids
@@ -42,6 +42,7 @@ class Info:
 
     Attributes:
         url: Where it is.
+        id: A random name, which tells it from any other that is or was at this place; a `reindex` does not change it.
         count: How many documents it holds.
         model: The name of the model that made its vectors.
         fingerprint: That model's sha256.
@@ -52,6 +53,7 @@ class Info:
     """
 
     url: str
+    id: str
     count: int
     model: str
     fingerprint: str
@@ -90,8 +92,8 @@ class Retriever:
         Args:
             url: `./kb` or `edge:./kb` (a folder), `memory:`, `qdrant://host:6333/name`, `chroma:./dir/name`,
                 `chroma://host:8000/name` and others (see the README); a Path is a folder.
-            model: As above, or a name or folder. By default the model in the collection's passport, and for a new
-                collection sentence-transformers/all-MiniLM-L6-v2.
+            model: As above, or a name or folder. By default the model in the collection's passport (embeddings of
+                another library must be passed again), and for a new collection sentence-transformers/all-MiniLM-L6-v2.
             tolerance: As above.
         """
         if not isinstance(url, (str, Path)) or not str(url):
@@ -165,7 +167,8 @@ class Retriever:
 
         Args:
             documents: Texts or Documents.
-            vectors: `(n, D)`, or `(n, m, D)` for several vectors a document; of any length but zero.
+            vectors: `(n, D)`, or `(n, m, D)` for several vectors a document; of any length but zero. Of a document that
+                comes twice, the first one counts.
             show_progress: As for `add`.
 
         Raises:
@@ -176,8 +179,11 @@ class Retriever:
         pair.check_model()
         several = (pair.store.vectors_per_document,) if pair.store.vectors_per_document > 1 else ()
         rows = unit_rows(vectors, (len(listed), *several, pair.store.dimension))
-        check_document_vectors(pair, listed, rows)
-        return self._ingest(listed, show_progress, dict(zip((each.id for each in listed), rows, strict=True)))[1]
+        first: dict[str, tuple[Document, Vector]] = {}  # of a document that comes twice
+        for document, row in zip(listed, rows, strict=True):
+            first.setdefault(document.id, (document, row))
+        check_document_vectors(pair, list(first.values()))
+        return self._ingest(listed, show_progress, (pair, {id: row for id, (_, row) in first.items()}))[1]
 
     def sync(
         self,
@@ -294,6 +300,7 @@ class Retriever:
         passport = pair.passport
         return Info(
             url=pair.store.url,
+            id=collection_id(pair.store),
             count=pair.store.count(),
             model=passport.model,
             fingerprint=passport.digest,
@@ -502,7 +509,7 @@ class Retriever:
         return retriever
 
     def _ingest(
-        self, documents: Any, show_progress: bool | None, readymade: Mapping[str, Vector] | None = None
+        self, documents: Any, show_progress: bool | None, readymade: tuple[Pair, Mapping[str, Vector]] | None = None
     ) -> tuple[Ingestion, Report]:
         started = time.perf_counter()
         checked = as_documents(documents)

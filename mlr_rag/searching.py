@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from mlr_rag.stores import Match, Vector, VectorStore
 MODES = ("dense",)  # "hybrid" belongs here, and where it asks the store is Search._matches
 
 _TURN = 64  # queries of one call, before another call's have their turn
-_TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+_TURNS = threading.local()
 
 _MANY = 10_000  # hits: above it k is compared with the count, as an engine sets room aside for so many
 
@@ -85,20 +86,22 @@ class Search:
         return [self._hits(self._matches(pair.store, vector, limit)) for vector in vectors]
 
     async def arun(self, pair: Pair, queries: Sequence[Query]) -> list[list[Hit]]:
-        """The same, in threads that take turns; waiting for a server needs no turn."""
-        aquery = _asked(pair.store) if self.ids is None else None
+        """The same, in threads that take turns; what waits for a server needs no turn."""
         found: list[list[Hit]] = []
         for start in range(0, max(1, len(queries)), _TURN):
-            some = queries[start : start + _TURN]
-            if aquery is None:
-                async with _turn():
-                    found += await asyncio.to_thread(self.run, pair, some)
-                continue
-            async with _turn():
-                vectors, limit = await asyncio.to_thread(self._encoded, pair, some)
-            asked = [aquery(vector, limit, self.filter, self.diversity is not None) for vector in vectors]
-            found += [self._hits(matches) for matches in await asyncio.gather(*asked)]
+            found += await self._arun(pair, queries[start : start + _TURN])
         return found
+
+    async def _arun(self, pair: Pair, queries: Sequence[Query]) -> list[list[Hit]]:
+        encoding, searching = _turn_for(pair.encoder), _turn_for(pair.store)
+        if encoding is searching:
+            async with encoding:
+                return await asyncio.to_thread(self.run, pair, queries)
+        async with encoding:
+            vectors, limit = await asyncio.to_thread(self._encoded, pair, queries)
+        async with searching:
+            matches = await asyncio.gather(*(self._amatches(pair.store, vector, limit) for vector in vectors))
+        return [self._hits(each) for each in matches]
 
     def _encoded(self, pair: Pair, queries: Sequence[Query]) -> tuple[list[Vector], int]:
         """The queries' vectors, and how many matches to ask for."""
@@ -120,6 +123,13 @@ class Search:
         among.upsert(store.get(self.ids, with_vectors=True))
         return among.query(vector, limit, self.filter, with_vectors)
 
+    async def _amatches(self, store: VectorStore, vector: Vector, limit: int) -> list[Match]:
+        aquery = getattr(store, "aquery", None)
+        if aquery is None or self.ids is not None:
+            return await asyncio.to_thread(self._matches, store, vector, limit)
+        found: list[Match] = await aquery(vector, limit, self.filter, self.diversity is not None)
+        return found
+
     def _hits(self, found: list[Match]) -> list[Hit]:
         if self.min_score is not None:
             found = [match for match in found if match.score >= self.min_score]
@@ -134,23 +144,24 @@ def _count(value: Any, problem: str) -> int:
     return int(value)
 
 
-def _turn() -> asyncio.Lock:
-    """Held by the one search of an event loop that runs: several would compete with it for the interpreter's lock.
+def _turn_for(part: object) -> AbstractAsyncContextManager[object]:
+    """The turn that a model or a store must have to work in this process; none for one that waits for a server.
 
-    With 200 searches at once, threads that do compete keep the loop waiting 6 to 170 ms, and finish no sooner.
+    One search of an event loop runs at a time. Of 200 at once, threads that compete for the interpreter's lock keep the
+    loop waiting 6 to 170 ms, and finish no sooner.
     """
-    return _TURNS.setdefault(asyncio.get_running_loop(), asyncio.Lock())
-
-
-def _asked(store: VectorStore) -> Callable[..., Awaitable[list[Match]]] | None:
-    """How a store that is `remote` is asked: by its `aquery`, or in a thread; None for one in this process."""
-    if not getattr(store, "remote", False):
-        return None
-    return getattr(store, "aquery", None) or (lambda *asked: asyncio.to_thread(store.query, *asked))
+    if getattr(part, "remote", False):
+        return nullcontext()
+    loop = asyncio.get_running_loop()
+    if getattr(_TURNS, "loop", None) is not loop:  # the last of its thread, and not a word of those before it
+        _TURNS.loop, _TURNS.lock = loop, asyncio.Lock()
+    turn: asyncio.Lock = _TURNS.lock
+    return turn
 
 
 def _given(pair: Pair, query: Readymade) -> Vector:
     vector = unit_rows(query.vector, (pair.store.dimension,))
     if query.text is not None:
+        check_text(query.text, "a query", InvalidQueryError)
         check_query_vector(pair, vector, query.text)
     return vector

@@ -76,7 +76,8 @@ def test_an_interrupted_copy_goes_on(kb: Retriever, tmp_path: Path, monkeypatch:
     kb.delete(["id 0 / é"])
     copied = kb.copy_to(target)
     assert (copied.documents, copied.written) == (59, 12)
-    assert target.info == {"passport": (kb.store.info or {})["passport"]}
+    assert (target.info or {}).keys() == {"passport", "collection"}
+    assert (target.info or {})["passport"] == (kb.store.info or {})["passport"]
 
 
 def test_another_collection_is_not_touched(kb: Retriever) -> None:

@@ -584,3 +584,40 @@ def test_the_core_imports_no_adapter() -> None:
         ):
             assert f"import {adapter}" not in text, (file, adapter)
             assert f"from {adapter}" not in text, (file, adapter)
+
+
+def test_async_searches_take_turns_unless_the_model_is_remote(encoder: HashEncoder) -> None:
+    class Slow(HashEncoder):
+        running = most = 0
+
+        def encode_query(self, inputs: Any) -> np.ndarray:
+            type(self).running += 1
+            type(self).most = max(self.most, self.running)
+            time.sleep(0.02)
+            type(self).running -= 1
+            return super().encode_query(inputs)
+
+    class Remote(Slow):
+        remote = True
+        running = most = 0
+
+    async def at_once(kb: Retriever) -> list[list[Hit]]:
+        return await asyncio.gather(*(kb.asearch("a question") for _ in range(8)))
+
+    for kind in (Slow, Remote):
+        kb = Retriever(kind(16), MemoryStore(16))
+        kb.add([f"text {n}" for n in range(10)])
+        for _ in range(2):  # a loop each: what the first left behind must not bind the second
+            assert asyncio.run(at_once(kb)) == [kb.search("a question")] * 8
+    assert Slow.most == 1
+    assert Remote.most > 1
+
+
+async def test_a_cancelled_search_lets_the_next_one_have_its_turn(kb: Retriever) -> None:
+    kb.add(documents(10))
+    waiting = [asyncio.create_task(kb.asearch("a question")) for _ in range(5)]
+    await asyncio.sleep(0)
+    for task in waiting[:3]:
+        task.cancel()
+    assert len(await asyncio.wait_for(kb.asearch("another"), 10)) == 4
+    assert [len(await task) for task in waiting[3:]] == [4, 4]

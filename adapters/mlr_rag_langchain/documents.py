@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -41,6 +41,13 @@ def id_of(id: Any) -> str:
     if not isinstance(id, str):
         raise InvalidDocumentError("not an id", found=f"{type(id).__name__} {id!r:.80}", expected="str, int or UUID")
     return id
+
+
+def ids_of(ids: Any) -> list[str]:
+    """An id, or several, as we keep them."""
+    if isinstance(ids, (str, bytes, Mapping)) or not isinstance(ids, Iterable):
+        return [id_of(ids)]
+    return [id_of(id) for id in ids]
 
 
 def _several(documents: Any) -> Iterable[Any]:

@@ -7,15 +7,15 @@ from typing import Any
 
 from langchain_core.embeddings import Embeddings
 
-from mlr_rag.encoders import check_single, document_vectors, name_of, open_encoder, query_vectors
-from mlr_rag.model.names import DEFAULT_MODEL
+from mlr_rag.encoders import Encoder, check_single, document_vectors, name_of, open_encoder, query_vectors
 
 
 class MLREmbeddings(Embeddings):
     """A model's vectors: queries always encoded as queries, documents as documents.
 
     Args:
-        model: A name or folder, an MLRModel, any SentenceTransformer, or an encoder.
+        model: A name or folder, an MLRModel, any SentenceTransformer, or an encoder; by default
+            sentence-transformers/all-MiniLM-L6-v2.
 
     Attributes:
         encoder: The model.
@@ -25,14 +25,19 @@ class MLREmbeddings(Embeddings):
         UnsupportedModelError: the model gives several vectors a document, which these interfaces cannot carry.
     """
 
-    def __init__(self, model: Any = DEFAULT_MODEL) -> None:
+    def __init__(self, model: Any = None) -> None:
         self.encoder = check_single(open_encoder(model))
         self.model = name_of(self.encoder)
 
     @property
     def fingerprint(self) -> str:
-        """The model's; a good namespace for a cache of vectors."""
+        """The model's: the namespace for a cache of vectors; "" for embeddings of another library, which have none."""
         return self.encoder.fingerprint
+
+    @property
+    def mlr_rag_encoder(self) -> Encoder | None:
+        """The model, for a Retriever to use as it is; a subclass may do more than show it."""
+        return self.encoder if type(self) is MLREmbeddings else None
 
     def embed_query(self, text: str) -> list[float]:
         """The unit vector of a query.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlr_rag.errors import InvalidQueryError
+from mlr_rag_langchain.documents import ids_of
 
 OPTIONS = ("k", "filter", "min_score", "diversity", "candidates", "mode", "ids")
 
@@ -21,4 +22,5 @@ def searchable(options: Mapping[str, Any]) -> dict[str, Any]:
                 expected=", ".join(OPTIONS),
                 remedy=remedy if name == "score_threshold" else "",
             )
-    return {name: value for name, value in options.items() if name != "verbose"}
+    kept = {name: value for name, value in options.items() if name != "verbose"}
+    return kept | {"ids": ids_of(kept["ids"])} if kept.get("ids") is not None else kept

@@ -17,9 +17,10 @@ from mlr_rag.documents import Hit
 from mlr_rag.encoders import EmbeddingsEncoder, vectors_per_document
 from mlr_rag.errors import InvalidDocumentError, InvalidInputError, InvalidQueryError
 from mlr_rag.filters import is_number
+from mlr_rag.frameworks import check_retriever
 from mlr_rag.ingest import Report
 from mlr_rag.retriever import Retriever
-from mlr_rag_langchain.documents import from_langchain, id_of, to_langchain
+from mlr_rag_langchain.documents import from_langchain, id_of, ids_of, to_langchain
 from mlr_rag_langchain.embeddings import MLREmbeddings
 from mlr_rag_langchain.options import searchable
 
@@ -36,7 +37,8 @@ class MLRVectorStore(VectorStore):
     """
 
     def __init__(self, retriever: Retriever) -> None:
-        self.retriever = retriever
+        self.retriever = check_retriever(retriever)
+        self._embeddings: Embeddings | None = None
 
     @classmethod
     def open(cls, url: str | Path, embedding: Any = None) -> MLRVectorStore:
@@ -91,13 +93,20 @@ class MLRVectorStore(VectorStore):
         encoder = self.retriever.model
         if isinstance(encoder, EmbeddingsEncoder) and isinstance(encoder.embeddings, Embeddings):
             return encoder.embeddings
-        return MLREmbeddings(encoder) if vectors_per_document(encoder) == 1 else None
+        if vectors_per_document(encoder) > 1:
+            return None
+        if getattr(self._embeddings, "encoder", None) is not encoder:  # a `reindex` came between
+            self._embeddings = MLREmbeddings(encoder)
+        return self._embeddings
 
     @property
     def namespace(self) -> str:
-        """For a RecordManager of LangChain's: another for another collection or model, whose index would be empty."""
-        info = self.retriever.info()
-        return f"{info.url} {info.fingerprint or info.model}"
+        """For a RecordManager of LangChain's: the collection's random id, so that no records of another one apply here.
+
+        A collection that was deleted and made again, or made with another model, is another one; `reindex` moves all
+        documents to another model, and leaves the records true.
+        """
+        return self.retriever.info().id
 
     def add_texts(
         self,
@@ -166,7 +175,7 @@ class MLRVectorStore(VectorStore):
     ) -> bool:
         """Delete by ids or by filter, exactly one of them: never everything by omission. Missing ids are no error."""
         _refuse(kwargs, "delete has no such option", "ids or filter")
-        self.retriever.delete(None if ids is None else _ids(ids), filter=filter)
+        self.retriever.delete(None if ids is None else ids_of(ids), filter=filter)
         return True
 
     async def adelete(
@@ -174,16 +183,16 @@ class MLRVectorStore(VectorStore):
     ) -> bool:
         """`delete`, without blocking the event loop."""
         _refuse(kwargs, "delete has no such option", "ids or filter")
-        await self.retriever.adelete(None if ids is None else _ids(ids), filter=filter)
+        await self.retriever.adelete(None if ids is None else ids_of(ids), filter=filter)
         return True
 
     def get_by_ids(self, ids: Iterable[Any], /) -> list[Document]:
         """The documents with these ids, in this order; missing ones are left out."""
-        return [to_langchain(document) for document in self.retriever.get(_ids(ids))]
+        return [to_langchain(document) for document in self.retriever.get(ids_of(ids))]
 
     async def aget_by_ids(self, ids: Iterable[Any], /) -> list[Document]:
         """`get_by_ids`, without blocking the event loop."""
-        return [to_langchain(document) for document in await self.retriever.aget(_ids(ids))]
+        return [to_langchain(document) for document in await self.retriever.aget(ids_of(ids))]
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """The k documents nearest to a query, best first.
@@ -330,12 +339,6 @@ def _parallel(values: Any, count: int, what: str, default: Callable[[], Any]) ->
     if len(listed) != count:
         raise InvalidDocumentError(f"not as many {what} as texts", found=len(listed), expected=count)
     return listed
-
-
-def _ids(ids: Any) -> list[str]:
-    if isinstance(ids, (str, bytes, Mapping)) or not isinstance(ids, Iterable):
-        return [id_of(ids)]
-    return [id_of(id) for id in ids]
 
 
 def _documents_of(hits: Sequence[Hit]) -> list[Document]:

@@ -38,6 +38,8 @@ def search_options(
     """
     if filters is None or isinstance(filters, Mapping):
         return {"filter": filters, "ids": ids}
+    if not isinstance(filters, (MetadataFilters, MetadataFilter)):
+        raise InvalidFilterError("no filters", found=filters, expected="MetadataFilters, or a dict")
     if not _must_read(filters):
         return {"filter": translate(filters), "ids": ids}
     among = None if ids is None else set(ids)
@@ -50,8 +52,17 @@ def search_options(
     return {"filter": None, "ids": found}
 
 
-def matches(filters: MetadataFilters | MetadataFilter, metadata: Mapping[str, Any]) -> bool:
+def everything(filters: MetadataFilters | Mapping[str, Any] | None) -> bool:
+    """Whether every document satisfies the filters, whatever its metadata."""
+    if isinstance(filters, (MetadataFilters, MetadataFilter)):
+        return not _must_read(filters) and own.constant(own.parse(translate(filters))) is True
+    return own.constant(own.parse(filters)) is True
+
+
+def matches(filters: MetadataFilters | MetadataFilter | Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:
     """Whether the metadata satisfies the filters."""
+    if not isinstance(filters, (MetadataFilters, MetadataFilter)):
+        return own.matches(own.parse(filters), metadata)
     if isinstance(filters, MetadataFilters):
         results = (matches(part, metadata) for part in filters.filters)
         if filters.condition == FilterCondition.NOT:

@@ -26,7 +26,8 @@ class MLREmbedding(BaseEmbedding):
     """A model's vectors: queries always encoded as queries, texts of nodes as documents.
 
     Args:
-        model: A name or folder, an MLRModel, any SentenceTransformer, or an encoder.
+        model: A name or folder, an MLRModel, any SentenceTransformer, or an encoder; by default
+            sentence-transformers/all-MiniLM-L6-v2.
         embeddings_cache: A KVStore of LlamaIndex. Queries, documents and models are kept apart in it, which
             LlamaIndex itself does not.
         options: Other fields of BaseEmbedding.
@@ -50,10 +51,9 @@ class MLREmbedding(BaseEmbedding):
     _unknown: str = PrivateAttr(default="")
 
     def __init__(self, model: Any = None, *, embeddings_cache: Any = None, **options: Any) -> None:
-        from mlr_rag.model.names import DEFAULT_MODEL
 
         expected, recipe = options.pop("fingerprint", ""), options.pop("recipe", {})
-        named = options.pop("model_name", DEFAULT_MODEL)
+        named = options.pop("model_name", None)
         encoder = check_single(open_encoder(named, recipe) if model is None else open_encoder(model))
         options.setdefault("embed_batch_size", 256)
         super().__init__(model_name=name_of(encoder), **options)
@@ -79,13 +79,25 @@ class MLREmbedding(BaseEmbedding):
         """The model."""
         return self._encoder
 
+    @property
+    def mlr_rag_encoder(self) -> Encoder | None:
+        """The model, for a Retriever to use as it is; a subclass may do more than show it."""
+        return self._encoder if type(self) is MLREmbedding else None
+
     @field_serializer("fingerprint")
     def _serialized(self, _: str) -> str:
         return self._current()
 
     def __getstate__(self) -> dict[str, Any]:
-        self.fingerprint = self._current()  # else a model trained since would come back as its name's
+        self.fingerprint = self._current()  # that of the model as it is now, should it have to be opened by its name
         return super().__getstate__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        fields, private = dict(state["__dict__"]), state["__pydantic_private__"] or {}
+        if "_encoder" in private:  # LlamaIndex leaves out what cannot be pickled
+            del fields["fingerprint"], fields["recipe"], fields["model_name"]
+            fields |= {"model": private["_encoder"], "embeddings_cache": private.get("_cache")}
+        self.__init__(**fields)  # type: ignore[misc]
 
     def _current(self) -> str:
         return self._encoder.fingerprint or self._unknown

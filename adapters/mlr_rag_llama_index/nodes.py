@@ -2,7 +2,8 @@
 
 The text of the document is what LlamaIndex encodes of a node, its metadata included unless they are excluded, so that
 `reindex` encodes the same. What else a node holds goes into the metadata under `_node`, and comes back from there; the
-id of its source goes under `ref_doc_id`, and a node without one is its own source.
+id of its source goes under `ref_doc_id`, and a node without one is its own source. The vector does not come back, nor
+do raw bytes of images, sounds and films, which LlamaIndex itself never writes.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from llama_index.core.vector_stores.types import MetadataFilters
 from mlr_rag.documents import Hit
 from mlr_rag.encoders import query_vectors
 from mlr_rag.errors import InvalidQueryError
+from mlr_rag.frameworks import check_retriever
 from mlr_rag.retriever import Retriever
 from mlr_rag.searching import Search
 from mlr_rag_llama_index.conditions import search_options
@@ -48,7 +49,7 @@ class MLRRetriever(BaseRetriever):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.retriever, self.filters = retriever, filters
+        self.retriever, self.filters = check_retriever(retriever), filters
         self.similarity_top_k = similarity_top_k
         self._fixed = {"min_score": min_score, "diversity": diversity, "candidates": candidates, "mode": mode}
         Search.checked(similarity_top_k, filters if isinstance(filters, Mapping) else None, **self._fixed)

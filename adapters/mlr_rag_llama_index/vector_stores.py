@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from llama_index.core.vector_stores.types import (
 )
 from pydantic import PrivateAttr
 
-from mlr_rag.documents import Document, Hit, check_ids
+from mlr_rag.documents import Document, Hit, check_id
 from mlr_rag.errors import InvalidInputError, InvalidQueryError
 from mlr_rag.filters import is_number, parse
+from mlr_rag.frameworks import check_retriever
 from mlr_rag.ingest import as_documents
 from mlr_rag.retriever import Retriever
-from mlr_rag_llama_index.conditions import matches, search_options
+from mlr_rag.searching import Search
+from mlr_rag_llama_index.conditions import everything, matches, search_options
 from mlr_rag_llama_index.embeddings import MLREmbedding, text_to_check
 from mlr_rag_llama_index.nodes import SOURCE, from_llama_index, listed, to_llama_index
 
@@ -47,7 +50,7 @@ class MLRVectorStore(BasePydanticVectorStore):
 
     def __init__(self, retriever: Retriever) -> None:
         super().__init__(stores_text=True, is_embedding_query=True)
-        self._retriever = retriever
+        self._retriever = check_retriever(retriever)
 
     @classmethod
     def open(cls, url: str | Path, embed_model: Any = None) -> MLRVectorStore:
@@ -109,7 +112,7 @@ class MLRVectorStore(BasePydanticVectorStore):
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete the nodes of a document; a node without a source is its own document."""
         _refuse(delete_kwargs)
-        (ref_doc_id,) = check_ids(ref_doc_id)
+        check_id(ref_doc_id)
         self._retriever.delete(filter={SOURCE: ref_doc_id})
         if any(SOURCE not in document.metadata for document in self._retriever.get(ref_doc_id)):
             self._retriever.delete(ref_doc_id)
@@ -134,12 +137,15 @@ class MLRVectorStore(BasePydanticVectorStore):
         """Delete the nodes that have one of the ids and satisfy the filters.
 
         Raises:
-            InvalidInputError: neither was given; that would delete everything, which is `clear`.
+            InvalidInputError: there are no ids, and no filters or such as every node satisfies: that is `clear`.
         """
         _refuse(delete_kwargs)
-        if node_ids is None and (filters is None or not filters.filters):
+        if node_ids is None and everything(filters):
             raise InvalidInputError(
-                "delete_nodes needs ids or filters", found="neither", expected="one of them", remedy="Or use clear()."
+                "delete_nodes would delete every node",
+                found=f"no ids, and the filters {filters}",
+                expected="ids, or filters that some nodes do not satisfy",
+                remedy="Or use clear().",
             )
         self._retriever.delete([document.id for document in self._found(node_ids, filters)])
 
@@ -187,7 +193,7 @@ class MLRVectorStore(BasePydanticVectorStore):
 
     def _arguments(self, query: VectorStoreQuery, options: Mapping[str, Any]) -> dict[str, Any]:
         """Those of `Retriever.search`, or of `search_by_vector` where the query has a vector."""
-        arguments = {"k": query.similarity_top_k} | _diversity(query, options)
+        arguments = {"k": Search.checked(query.similarity_top_k).k} | _diversity(query, options)
         arguments |= search_options(self._retriever, query.filters, query.node_ids or None)
         if query.doc_ids:
             of_documents = {SOURCE: {"$in": query.doc_ids}}
@@ -222,10 +228,13 @@ def _diversity(query: VectorStoreQuery, options: Mapping[str, Any]) -> dict[str,
     threshold = 0.5 if threshold is None else threshold
     if not (is_number(threshold) and 0 <= threshold <= 1):
         raise InvalidQueryError("mmr_threshold is out of range", found=threshold, expected="a number in [0, 1]")
-    found: dict[str, Any] = {"diversity": 1 - threshold, "candidates": options.get("mmr_prefetch_k")}
+    candidates = options.get("mmr_prefetch_k")
     if "mmr_prefetch_factor" in options:
-        found["candidates"] = int(query.similarity_top_k * options["mmr_prefetch_factor"])
-    return found
+        factor = options["mmr_prefetch_factor"]
+        if not (is_number(factor) and 0 < factor < math.inf):
+            raise InvalidQueryError("mmr_prefetch_factor is out of range", found=factor, expected="a number above 0")
+        candidates = math.ceil(query.similarity_top_k * factor)
+    return {"diversity": 1 - threshold, "candidates": candidates}
 
 
 def _result(hits: list[Hit]) -> VectorStoreQueryResult:

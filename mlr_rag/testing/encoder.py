@@ -9,7 +9,7 @@ import numpy as np
 
 
 class HashEncoder:
-    """Unit vectors seeded by the text; a query is another vector than the document with the same text."""
+    """Unit vectors seeded by the text; a query has the vector of the document with the same text."""
 
     name = "hash-encoder"
 
