@@ -144,7 +144,7 @@ def _json_copy(value: Any, where: str) -> Any:
         return value
     if isinstance(value, str):
         _check_storable(value, where, InvalidDocumentError)
-        return str(value)
+        return str.__str__(value)  # what an Enum of strings stands for, not its name
     if isinstance(value, int):
         if not -(2**63) <= value < 2**63:
             raise InvalidDocumentError(f"{where} is too large", found=value, expected="64 bits", remedy="Use str().")

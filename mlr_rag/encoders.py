@@ -88,59 +88,55 @@ class SentenceTransformerEncoder:
 
 
 class EmbeddingsEncoder:
-    """The embeddings of another library, by their two methods. Their passport rests on the canaries alone.
+    """LangChain's Embeddings. Their passport rests on the canaries alone.
 
-    Args:
-        embeddings: To keep.
-        queries: From a list of queries to their vectors.
-        documents: From a list of documents to their vectors.
+    Attributes:
+        embeddings: Themselves.
     """
 
     fingerprint = ""
     remote = True  # it may be
 
-    def __init__(
-        self, embeddings: Any, queries: Callable[[list[str]], Any], documents: Callable[[list[str]], Any]
-    ) -> None:
-        self.embeddings, self._queries, self._documents = embeddings, queries, documents
-        self.dimension = len(queries(["dimension"])[0])
+    def __init__(self, embeddings: Any) -> None:
+        self.embeddings = embeddings
+        self.dimension = len(self._queries(["dimension"])[0])
         self.name = str(
             getattr(embeddings, "model_name", None) or getattr(embeddings, "model", None) or type(embeddings).__name__
         )
 
-    @classmethod
-    def of_langchain(cls, embeddings: Any) -> EmbeddingsEncoder:
-        """An object with LangChain's methods."""
-        return cls(
-            embeddings, lambda texts: [embeddings.embed_query(text) for text in texts], embeddings.embed_documents
-        )
-
-    @classmethod
-    def of_llama_index(cls, embedding: Any) -> EmbeddingsEncoder:
-        """An object with LlamaIndex's methods: those beneath its cache, which tells no queries from documents."""
-        size = embedding.embed_batch_size
-
-        def documents(texts: list[str]) -> list[Any]:
-            parts = [texts[start : start + size] for start in range(0, len(texts), size)]
-            return [vector for part in parts for vector in embedding._get_text_embeddings(part)]
-
-        return cls(embedding, lambda texts: [embedding._get_query_embedding(text) for text in texts], documents)
-
     def encode_query(self, inputs: Any) -> Vectors:
         """See Encoder."""
-        return self._as_many(self._queries, list(inputs))
+        return self._checked(self._queries, list(inputs))
 
     def encode_document(self, inputs: Any) -> Vectors:
         """See Encoder."""
-        return self._as_many(self._documents, list(inputs))
+        return self._checked(self._documents, list(inputs))
 
-    def _as_many(self, encode: Callable[[list[str]], Any], texts: list[str]) -> Vectors:
-        rows = _unit(encode(texts))
+    def _queries(self, texts: list[str]) -> list[Any]:
+        return [self.embeddings.embed_query(text) for text in texts]
+
+    def _documents(self, texts: list[str]) -> list[Any]:
+        return list(self.embeddings.embed_documents(texts))
+
+    def _checked(self, encode: Callable[[list[str]], list[Any]], texts: list[str]) -> Vectors:
+        rows = encode(texts)
         if len(rows) != len(texts):
             raise UnsupportedModelError(
                 f"{self.name} gave another number of vectors than of texts", found=len(rows), expected=len(texts)
             )
-        return rows
+        return _unit(rows)
+
+
+class LlamaIndexEncoder(EmbeddingsEncoder):
+    """LlamaIndex's BaseEmbedding, beneath its cache, which tells no queries from documents and no models apart."""
+
+    def _queries(self, texts: list[str]) -> list[Any]:
+        return [self.embeddings._get_query_embedding(text) for text in texts]
+
+    def _documents(self, texts: list[str]) -> list[Any]:
+        size = self.embeddings.embed_batch_size
+        parts = [texts[start : start + size] for start in range(0, len(texts), size)]
+        return [vector for part in parts for vector in self.embeddings._get_text_embeddings(part)]
 
 
 def as_encoder(model: Any) -> Encoder:
@@ -160,9 +156,9 @@ def as_encoder(model: Any) -> Encoder:
     if shown is not None:
         return shown
     if hasattr(model, "embed_query") and hasattr(model, "embed_documents"):
-        return EmbeddingsEncoder.of_langchain(model)
+        return EmbeddingsEncoder(model)
     if hasattr(model, "_get_query_embedding") and hasattr(model, "_get_text_embeddings"):
-        return EmbeddingsEncoder.of_llama_index(model)
+        return LlamaIndexEncoder(model)
     raise InvalidInputError(
         "not a model",
         found=type(model).__name__,

@@ -55,7 +55,8 @@ def check_query_vector(pair: Pair, vector: Vector, text: str) -> None:
         ModelMismatchError: names the cosine of the two.
     """
     made = np.asarray(pair.encoder.encode_query([text]), np.float32)
-    _check(pair, f"the query {text!r:.60}", float(made[0] @ vector))
+    also = " A vector that stands for other texts too, such as an imagined answer, is one to pass without its text."
+    _check(pair, f"the query {text!r:.60}", float(made[0] @ vector), also)
 
 
 def check_document_vectors(pair: Pair, given: Sequence[tuple[Document, Vector]]) -> None:
@@ -72,11 +73,11 @@ def check_document_vectors(pair: Pair, given: Sequence[tuple[Document, Vector]])
             _check(pair, f"document {document.id!r:.60}", float(cosine))
 
 
-def _check(pair: Pair, what: str, cosine: float) -> None:
+def _check(pair: Pair, what: str, cosine: float, also: str = "") -> None:
     if not cosine >= pair.passport.tolerance:
         raise ModelMismatchError(
             f"the vector of {what} was not made by the model of {pair.store.url}",
             found=f"a cosine of {cosine:.4f} to {name_of(pair.encoder)}'s own",
             expected=f"{pair.passport.tolerance} or more",
-            remedy="Encode with this collection's own model, queries as queries and documents as documents.",
+            remedy=f"Encode with this collection's own model, queries as queries and documents as documents.{also}",
         )

@@ -25,6 +25,8 @@ MODES = ("dense",)  # "hybrid" belongs here, and where it asks the store is Sear
 _TURN = 64  # queries of one call, before another call's have their turn
 _TURNS = threading.local()
 
+_FEW = 256  # ids: so many records are fetched and compared; above it the store is asked for more than k
+
 _MANY = 10_000  # hits: above it k is compared with the count, as an engine sets room aside for so many
 
 
@@ -119,9 +121,21 @@ class Search:
         with_vectors = self.diversity is not None
         if self.ids is None:
             return store.query(vector, limit, self.filter, with_vectors)
-        among = MemoryStore(store.dimension, store.vectors_per_document)  # exact, and they are few
+        if len(self.ids) > _FEW:
+            return self._among_many(store, vector, limit)
+        among = MemoryStore(store.dimension, store.vectors_per_document)
         among.upsert(store.get(self.ids, with_vectors=True))
         return among.query(vector, limit, self.filter, with_vectors)
+
+    def _among_many(self, store: VectorStore, vector: Vector, limit: int) -> list[Match]:
+        """Of more and more of the nearest, those with one of the ids, until they are enough."""
+        ids, asked = set(self.ids or ()), 2 * limit
+        while True:
+            nearest = store.query(vector, asked, self.filter, self.diversity is not None)
+            found = [match for match in nearest if match.record.document.id in ids]
+            if len(found) >= min(limit, len(ids)) or len(nearest) < asked:
+                return found[:limit]
+            asked *= 4
 
     async def _amatches(self, store: VectorStore, vector: Vector, limit: int) -> list[Match]:
         aquery = getattr(store, "aquery", None)

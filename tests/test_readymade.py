@@ -136,6 +136,20 @@ def test_a_search_among_ids(kb: Retriever) -> None:
         kb.search("a question", ids=[7])
 
 
+def test_a_search_among_many_ids_is_exact_and_asks_for_little(kb: Retriever, monkeypatch: pytest.MonkeyPatch) -> None:
+    kb.add([Document(text, str(n)) for n, text in enumerate(TEXTS)])
+    everything, asked = kb.search("a question", 700), []
+    query = MemoryStore.query
+    monkeypatch.setattr(MemoryStore, "query", lambda *arguments: asked.append(arguments[2]) or query(*arguments))
+    nearest, farthest = ([hit.document.id for hit in hits] for hits in (everything[:400], everything[-400:]))
+    assert kb.search("a question", 10, ids=nearest) == everything[:10]
+    assert asked == [20]
+    assert kb.search("a question", 10, ids=farthest) == everything[300:310]
+    assert kb.search("a question", 500, ids=farthest) == everything[300:]
+    assert len(kb.search("a question", 10, ids=farthest, diversity=0.5)) == 10
+    assert kb.search("a question", 10, ids=[f"no {n}" for n in range(300)]) == []
+
+
 def test_a_collections_id_stays_and_is_its_own(kb: Retriever) -> None:
     kb.add(["a"])
     before = kb.info().id

@@ -331,7 +331,7 @@ def _with_ids(documents: Any, ids: Any) -> list[own.Document]:
 
 
 def _parallel(values: Any, count: int, what: str, default: Callable[[], Any]) -> list[Any]:
-    if values is None:
+    if values is None or values == []:  # as LangChain's own stores have it
         return [default() for _ in range(count)]
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise InvalidDocumentError(f"no {what}", found=values, expected=f"a list of {count:,}")

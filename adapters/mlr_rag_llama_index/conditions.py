@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
 from mlr_rag import filters as own
 from mlr_rag.errors import InvalidFilterError
 from mlr_rag.retriever import Retriever
+
+Predicate: TypeAlias = Callable[[Mapping[str, Any]], bool]
 
 _NAMES = {
     FilterOperator.EQ: "$eq",
@@ -42,12 +44,12 @@ def search_options(
         raise InvalidFilterError("no filters", found=filters, expected="MetadataFilters, or a dict")
     if not _must_read(filters):
         return {"filter": translate(filters), "ids": ids}
-    among = None if ids is None else set(ids)
+    among, satisfies = None if ids is None else set(ids), predicate(filters)
     found = [
         record.document.id
         for batch in retriever.store.scan(batch=2048)
         for record in batch
-        if (among is None or record.document.id in among) and matches(filters, record.document.metadata)
+        if (among is None or record.document.id in among) and satisfies(record.document.metadata)
     ]
     return {"filter": None, "ids": found}
 
@@ -59,32 +61,37 @@ def everything(filters: MetadataFilters | Mapping[str, Any] | None) -> bool:
     return own.constant(own.parse(filters)) is True
 
 
-def matches(filters: MetadataFilters | MetadataFilter | Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:
-    """Whether the metadata satisfies the filters."""
-    if not isinstance(filters, (MetadataFilters, MetadataFilter)):
-        return own.matches(own.parse(filters), metadata)
-    if isinstance(filters, MetadataFilters):
-        results = (matches(part, metadata) for part in filters.filters)
+def predicate(filters: MetadataFilters | MetadataFilter | Mapping[str, Any] | None) -> Predicate:
+    """Whether metadata satisfies the filters, as a function."""
+    if isinstance(filters, MetadataFilters) and _must_read(filters):
+        parts = [predicate(part) for part in filters.filters]
         if filters.condition == FilterCondition.NOT:
-            return not any(results)
-        return any(results) if filters.condition == FilterCondition.OR else all(results)
-    value = metadata.get(filters.key)
-    if filters.operator == FilterOperator.IS_EMPTY:
-        return value in (None, "", [])
-    if filters.operator in _READ:
-        wanted = filters.value
-        if not isinstance(wanted, str):
-            raise InvalidFilterError(f"{filters.operator.value} for {filters.key!r}", found=wanted, expected="a text")
-        if filters.operator == FilterOperator.TEXT_MATCH_INSENSITIVE:
-            return isinstance(value, str) and wanted.casefold() in value.casefold()
-        return isinstance(value, str) and wanted in value
-    return own.matches(own.parse(translate(filters)), metadata)
+            return lambda metadata: not any(part(metadata) for part in parts)
+        joined = any if filters.condition == FilterCondition.OR else all
+        return lambda metadata: joined(part(metadata) for part in parts)
+    if isinstance(filters, MetadataFilter) and filters.operator in _READ:
+        return _reading(filters)
+    parsed = own.parse(translate(filters) if isinstance(filters, (MetadataFilters, MetadataFilter)) else filters)
+    return lambda metadata: own.matches(parsed, metadata)
+
+
+def _reading(filter: MetadataFilter) -> Predicate:
+    key, wanted = filter.key, filter.value
+    if filter.operator == FilterOperator.IS_EMPTY:
+        return lambda metadata: metadata.get(key) in (None, "", [])
+    if not isinstance(wanted, str):
+        raise InvalidFilterError(f"{filter.operator.value} for {key!r}", found=wanted, expected="a text")
+    folded = str.casefold if filter.operator == FilterOperator.TEXT_MATCH_INSENSITIVE else str
+    wanted = folded(wanted)
+    return lambda metadata: isinstance(metadata.get(key), str) and wanted in folded(metadata[key])
 
 
 def translate(filters: MetadataFilters | MetadataFilter) -> dict[str, Any]:
     """The same in our filter language."""
     if isinstance(filters, MetadataFilters):
         parts = [translate(part) for part in filters.filters]
+        if not parts:
+            return {}  # whatever the condition: no filters
         if filters.condition == FilterCondition.NOT:
             return {"$not": {"$or": parts}}
         return {"$or" if filters.condition == FilterCondition.OR else "$and": parts}

@@ -29,7 +29,7 @@ class MLREmbedding(BaseEmbedding):
         model: A name or folder, an MLRModel, any SentenceTransformer, or an encoder; by default
             sentence-transformers/all-MiniLM-L6-v2.
         embeddings_cache: A KVStore of LlamaIndex. Queries, documents and models are kept apart in it, which
-            LlamaIndex itself does not.
+            LlamaIndex itself does not; so the attribute of that name is None, whatever it is set to.
         options: Other fields of BaseEmbedding.
 
     Attributes:
@@ -51,15 +51,16 @@ class MLREmbedding(BaseEmbedding):
     _unknown: str = PrivateAttr(default="")
 
     def __init__(self, model: Any = None, *, embeddings_cache: Any = None, **options: Any) -> None:
-
+        unknown = sorted(options.keys() - type(self).model_fields.keys() - {"class_name"})
+        if unknown:
+            raise InvalidInputError("MLREmbedding has no such option", found=", ".join(unknown), expected="its fields")
         expected, recipe = options.pop("fingerprint", ""), options.pop("recipe", {})
         named = options.pop("model_name", None)
         encoder = check_single(open_encoder(named, recipe) if model is None else open_encoder(model))
         options.setdefault("embed_batch_size", 256)
         super().__init__(model_name=name_of(encoder), **options)
-        self._encoder, self._cache, self._unknown = encoder, embeddings_cache, f"unknown {uuid4()}"
-        if embeddings_cache is not None and not hasattr(embeddings_cache, "put"):
-            raise InvalidInputError("no cache", found=embeddings_cache, expected="a KVStore of llama_index.core")
+        self._encoder, self._unknown = encoder, f"unknown {uuid4()}"
+        self.embeddings_cache = embeddings_cache
         self.recipe, self.fingerprint = getattr(encoder, "recipe", {}), self._current()
         if expected and expected != self.fingerprint:
             raise ModelMismatchError(
@@ -68,6 +69,15 @@ class MLREmbedding(BaseEmbedding):
                 expected=expected,
                 remedy="Pass the model itself: MLREmbedding(model).",
             )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field; a cache is kept where LlamaIndex's methods, which mix queries and documents, cannot see it."""
+        if name != "embeddings_cache":
+            return super().__setattr__(name, value)
+        if value is not None and not hasattr(value, "put"):
+            raise InvalidInputError("no cache", found=value, expected="a KVStore of llama_index.core")
+        self._cache = value
+        return None
 
     @classmethod
     def class_name(cls) -> str:
@@ -90,7 +100,10 @@ class MLREmbedding(BaseEmbedding):
 
     def __getstate__(self) -> dict[str, Any]:
         self.fingerprint = self._current()  # that of the model as it is now, should it have to be opened by its name
-        return super().__getstate__()
+        state: dict[str, Any] = super().__getstate__()
+        if "_encoder" not in state["__pydantic_private__"] and not self._encoder.fingerprint:
+            raise TypeError(f"{self.model_name} cannot be pickled, nor be opened again by a name")
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         fields, private = dict(state["__dict__"]), state["__pydantic_private__"] or {}
@@ -151,22 +164,26 @@ class MLREmbedding(BaseEmbedding):
 
 
 def mark_of(encoder: Encoder) -> str:
-    """What tells an encoder from others in this process."""
-    return encoder.fingerprint or f"object {id(encoder)}"
+    """What tells an encoder from others in this process; the embedding of another library is what it was."""
+    return encoder.fingerprint or f"object {id(getattr(encoder, 'embeddings', encoder))}"
+
+
+def made_by_another(vector: list[float], encoder: Encoder) -> bool:
+    """Whether a query's vector is known to be another encoder's."""
+    return getattr(vector, "made_by", "") not in ("", mark_of(encoder))
 
 
 def text_to_check(vector: list[float], text: str | None, encoder: Encoder) -> str | None:
     """The text that a query's vector must agree with; None where the encoder is known to have made it, or no text is.
 
     Raises:
-        ModelMismatchError: another model is known to have made it.
+        ModelMismatchError: another model is known to have made it, and there is no text to see by.
     """
-    made_by = getattr(vector, "made_by", "")
-    if made_by and made_by != mark_of(encoder) and not text:
+    if made_by_another(vector, encoder) and not text:
         raise ModelMismatchError(
             "another model made this query's vector",
-            found=made_by,
+            found=getattr(vector, "made_by", ""),
             expected=mark_of(encoder),
             remedy="Encode queries with the collection's own model: embed_model=store.embed_model.",
         )
-    return None if made_by == mark_of(encoder) else (text or None)
+    return None if getattr(vector, "made_by", "") == mark_of(encoder) else (text or None)

@@ -3,7 +3,8 @@
 The text of the document is what LlamaIndex encodes of a node, its metadata included unless they are excluded, so that
 `reindex` encodes the same. What else a node holds goes into the metadata under `_node`, and comes back from there; the
 id of its source goes under `ref_doc_id`, and a node without one is its own source. The vector does not come back, nor
-do raw bytes of images, sounds and films, which LlamaIndex itself never writes.
+do raw bytes of images, sounds and films, which LlamaIndex itself never writes; a node of a class of the user's comes
+back as one of LlamaIndex's class beneath.
 """
 
 from __future__ import annotations
@@ -51,16 +52,17 @@ def listed(nodes: Any) -> Iterable[Any]:
 
 def to_llama_index(document: Document) -> BaseNode:
     """The node that was made a document; a TextNode for a document that was never a node."""
-    if _NODE not in document.metadata:
+    written = document.metadata.get(_NODE)
+    if not isinstance(written, dict) or written.get("class_name") not in _KINDS:
         return TextNode(id_=document.id, text=document.text, metadata=document.metadata)
-    rest: dict[str, Any] = dict(document.metadata[_NODE])
+    rest: dict[str, Any] = dict(written)
     shadowed = rest.pop(_SHADOWED, {})
     metadata = {  # in the node's order, as LlamaIndex writes them into texts
         key: shadowed.get(key, value)
         for key, value in document.metadata.items()
         if key in shadowed or key not in (SOURCE, _NODE)
     }
-    kind = _KINDS.get(rest.pop("class_name"), TextNode)
+    kind = _KINDS[rest.pop("class_name")]
     if "text_resource" in rest:
         rest["text_resource"] = {"text": document.text} | rest["text_resource"]
     elif issubclass(kind, TextNode):
@@ -72,7 +74,9 @@ def to_llama_index(document: Document) -> BaseNode:
 def _document(node: BaseNode) -> Document:
     text = node.get_content(MetadataMode.EMBED)
     try:
-        rest = node.model_dump(mode="json", exclude_none=True, exclude={"id_", "embedding", "metadata"})
+        rest = node.model_dump(mode="json", exclude_none=True, exclude={"id_", "embedding", "metadata", "obj"})
+        if isinstance(node, IndexNode) and (held := node.dict()["obj"]) is not None:
+            rest["obj"] = held
     except ValueError as problem:
         raise InvalidDocumentError(
             "a node holds what cannot be written as JSON",
@@ -80,9 +84,10 @@ def _document(node: BaseNode) -> Document:
             expected="JSON values",
             remedy="Give the object of an IndexNode to the retriever: object_map={index_id: object}.",
         ) from None
-    rest["class_name"] = node.class_name()
+    rest["class_name"] = next(name for base in type(node).__mro__ for name, kind in _KINDS.items() if kind is base)
     if "text_resource" in rest:
         rest.pop("text", None)  # which a Document gives twice
+        rest["text_resource"].setdefault("text", None)
     if node.get_content(MetadataMode.NONE) == text:
         rest.get("text_resource", rest).pop("text", None)
     if shadowed := {key: node.metadata[key] for key in (SOURCE, _NODE) if key in node.metadata}:

@@ -18,7 +18,7 @@ from mlr_rag.frameworks import check_retriever
 from mlr_rag.retriever import Retriever
 from mlr_rag.searching import Search
 from mlr_rag_llama_index.conditions import search_options
-from mlr_rag_llama_index.embeddings import text_to_check
+from mlr_rag_llama_index.embeddings import made_by_another, text_to_check
 from mlr_rag_llama_index.nodes import to_llama_index
 
 
@@ -56,45 +56,46 @@ class MLRRetriever(BaseRetriever):
 
     def retrieve(self, str_or_query_bundle: QueryType) -> list[NodeWithScore]:
         """The nodes nearest to a query, with their cosines, best first."""
-        return super().retrieve(_checked(str_or_query_bundle))
+        found: list[NodeWithScore] = _inner(BaseRetriever.retrieve)(self, _checked(str_or_query_bundle))
+        return found
 
     async def aretrieve(self, str_or_query_bundle: QueryType) -> list[NodeWithScore]:
         """`retrieve`, without blocking the event loop."""
-        return await super().aretrieve(_checked(str_or_query_bundle))
+        found: list[NodeWithScore] = await _inner(BaseRetriever.aretrieve)(self, _checked(str_or_query_bundle))
+        return found
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        options = self._options()
-        vector = self._vector(query_bundle)
-        if vector is None:
-            return _nodes(self.retriever.search(query_bundle.query_str, **options))
-        return _nodes(self.retriever.search_by_vector(vector, text=self._text(query_bundle), **options))
+        arguments = self._arguments(query_bundle)
+        search = self.retriever.search_by_vector if "vector" in arguments else self.retriever.search
+        return _nodes(search(**arguments))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        options = self._options() if self.filters is None else await asyncio.to_thread(self._options)
-        vector = None if _plain(query_bundle) else await asyncio.to_thread(self._vector, query_bundle)
-        if vector is None:
-            return _nodes(await self.retriever.asearch(query_bundle.query_str, **options))
-        return _nodes(await self.retriever.asearch_by_vector(vector, text=self._text(query_bundle), **options))
+        arguments = await self._aarguments(query_bundle)
+        search = self.retriever.asearch_by_vector if "vector" in arguments else self.retriever.asearch
+        return _nodes(await search(**arguments))
+
+    async def _aarguments(self, query_bundle: QueryBundle) -> dict[str, Any]:
+        """The arguments of a search; what may take long is done in a thread."""
+        quick = not query_bundle.custom_embedding_strs and not isinstance(self.filters, MetadataFilters)
+        return self._arguments(query_bundle) if quick else await asyncio.to_thread(self._arguments, query_bundle)
+
+    def _arguments(self, query_bundle: QueryBundle) -> dict[str, Any]:
+        return self._asked(query_bundle) | self._options()
 
     def _options(self) -> dict[str, Any]:
         return {"k": self.similarity_top_k} | self._fixed | search_options(self.retriever, self.filters)
 
-    def _vector(self, query_bundle: QueryBundle) -> Any:
-        """What to search for, where it is not just the text."""
-        if query_bundle.embedding is not None or _plain(query_bundle):
-            return query_bundle.embedding
-        return np.mean(query_vectors(self.retriever.model, query_bundle.embedding_strs), axis=0)
-
-    def _text(self, query_bundle: QueryBundle) -> str | None:
-        """What a vector that came with the query must agree with."""
-        if query_bundle.embedding is None:
-            return None
-        text = None if query_bundle.custom_embedding_strs else query_bundle.query_str
-        return text_to_check(query_bundle.embedding, text, self.retriever.model)
-
-
-def _plain(query_bundle: QueryBundle) -> bool:
-    return query_bundle.embedding is None and not query_bundle.custom_embedding_strs
+    def _asked(self, query: QueryBundle) -> dict[str, Any]:
+        """What to search for: the arguments of `search`, or of `search_by_vector`."""
+        model, vector = self.retriever.model, query.embedding
+        if vector is not None and made_by_another(vector, model) and query.query_str.strip():
+            vector = None  # another retriever of the same query has left it there
+        if vector is not None:
+            text = None if query.custom_embedding_strs else query.query_str
+            return {"vector": vector, "text": text_to_check(vector, text, model)}
+        if query.custom_embedding_strs:
+            return {"vector": np.mean(query_vectors(model, query.custom_embedding_strs), axis=0)}
+        return {"query": query.query_str}
 
 
 def _nodes(hits: list[Hit]) -> list[NodeWithScore]:
@@ -105,3 +106,8 @@ def _checked(query: Any) -> QueryType:
     if not isinstance(query, (str, QueryBundle)):
         raise InvalidQueryError("not a query", found=query, expected="a str or a QueryBundle")
     return query
+
+
+def _inner(method: Any) -> Any:
+    """A method of the base without its span, as LlamaIndex gives ours one: else each call would be traced twice."""
+    return getattr(method, "__wrapped__", method)

@@ -25,7 +25,7 @@ from mlr_rag.frameworks import check_retriever
 from mlr_rag.ingest import as_documents
 from mlr_rag.retriever import Retriever
 from mlr_rag.searching import Search
-from mlr_rag_llama_index.conditions import everything, matches, search_options
+from mlr_rag_llama_index.conditions import everything, predicate, search_options
 from mlr_rag_llama_index.embeddings import MLREmbedding, text_to_check
 from mlr_rag_llama_index.nodes import SOURCE, from_llama_index, listed, to_llama_index
 
@@ -202,13 +202,16 @@ class MLRVectorStore(BasePydanticVectorStore):
         if query.query_embedding is not None:
             text = text_to_check(query.query_embedding, query.query_str, self._retriever.model)
             return arguments | {"vector": query.query_embedding, "text": text}
+        if query.query_str is None:
+            raise InvalidQueryError("a query without a vector and without a text", found=None, expected="one of them")
         return arguments | {"query": query.query_str}
 
     def _found(self, ids: list[str] | None, filters: MetadataFilters | None) -> list[Document]:
         """The documents that have one of the ids and satisfy the filters."""
         if ids is not None:
             found = self._retriever.get(ids)
-            return found if filters is None else [each for each in found if matches(filters, each.metadata)]
+            satisfies = predicate(filters)
+            return [each for each in found if satisfies(each.metadata)]
         options = search_options(self._retriever, filters)
         if options["ids"] is not None:
             return self._retriever.get(options["ids"])

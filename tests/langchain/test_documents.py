@@ -134,10 +134,8 @@ async def test_a_source_is_read_in_another_thread(store: MLRVectorStore) -> None
 WRONG_LENGTHS: dict[str, Callable[[MLRVectorStore], Any]] = {
     "few metadatas": lambda store: store.add_texts(["a", "b"], [{}]),
     "many metadatas": lambda store: store.add_texts(["a"], [{}, {}]),
-    "no metadatas": lambda store: store.add_texts(["a"], []),
     "few ids": lambda store: store.add_texts(["a", "b"], ids=["1"]),
     "many ids": lambda store: store.add_texts(["a"], ids=["1", "2"]),
-    "no ids": lambda store: store.add_texts(["a"], ids=[]),
     "few ids of documents": lambda store: store.add_documents([Document("a"), Document("b")], ids=["1"]),
     "many ids of documents": lambda store: store.add_documents([Document("a")], ids=["1", "2"]),
 }

@@ -111,7 +111,7 @@ def prompted(tiny_model_dir: Path, tmp_path: Path) -> Path:
 
 
 async def test_both_sides_through_every_door(prompted: Path) -> None:
-    """And not through that of HuggingFaceEmbeddings, which knows one side only."""
+    """That HuggingFaceEmbeddings knows one side only is shown in tests/conformance/test_stock_doors.py."""
     model = SentenceTransformer(str(prompted), device="cpu")
     query = model.encode_query([QUERY], normalize_embeddings=True)[0]
     as_document = model.encode_document([QUERY], normalize_embeddings=True)[0]
@@ -136,12 +136,3 @@ async def test_both_sides_through_every_door(prompted: Path) -> None:
     retriever = Retriever.from_langchain_documents([Document(text) for text in TEXTS], model=prompted).as_langchain()
     for documents in (retriever.invoke(QUERY), await retriever.ainvoke(QUERY)):
         assert [document.page_content for document in documents] == order
-
-    from langchain_huggingface import HuggingFaceEmbeddings
-
-    stock = HuggingFaceEmbeddings(
-        model_name=str(prompted), model_kwargs={"device": "cpu"}, encode_kwargs={"normalize_embeddings": True}
-    )
-    assert not right(stock)
-    same = np.dot(stock.embed_query(QUERY), stock.embed_documents([QUERY])[0])
-    assert same == pytest.approx(1, abs=1e-6), "a query is encoded as a document"

@@ -13,13 +13,14 @@ import pytest
 from llama_index.core import Settings
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.callbacks import CBEventType, EventPayload
+from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.ingestion import IngestionCache, IngestionPipeline
 from llama_index.core.schema import MetadataMode, TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 from sentence_transformers import SentenceTransformer
 
 from mlr_rag import MLRModel
-from mlr_rag.encoders import EmbeddingsEncoder
+from mlr_rag.encoders import LlamaIndexEncoder
 from mlr_rag.errors import InvalidInputError, ModelMismatchError, UnsupportedModelError
 from mlr_rag.testing import HashEncoder
 from mlr_rag_llama_index import MLREmbedding
@@ -130,7 +131,7 @@ class TestSides:
         model = MLRModel.from_pretrained(tiny_model_dir)
         made = MLREmbedding(
             {
-                "encoder": EmbeddingsEncoder.of_llama_index(MLREmbedding(model)),
+                "encoder": LlamaIndexEncoder(MLREmbedding(model)),
                 "model": model,
                 "sentence-transformer": SentenceTransformer(str(tiny_model_dir), device="cpu"),
                 "name": str(tiny_model_dir),
@@ -423,3 +424,32 @@ class TestEmbeddingsCache:
 def test_it_is_an_embedding_of_llama_index(embedding: MLREmbedding) -> None:
     assert isinstance(embedding, BaseEmbedding)
     assert embedding.class_name() == "MLREmbedding"
+
+
+class TestOptions:
+    def test_unknown_options_are_refused(self, encoder: Sided) -> None:
+        with pytest.raises(InvalidInputError, match="found embed_batchsize"):
+            MLREmbedding(encoder, embed_batchsize=3)
+
+    def test_a_cache_that_is_set_later_is_kept_apart_too(self, encoder: Sided) -> None:
+        embedding = MLREmbedding(encoder)
+        embedding.embeddings_cache = SimpleKVStore()
+        assert embedding.get_query_embedding("a river") != embedding.get_text_embedding("a river")
+        encoder.forget()
+        assert embedding.get_query_embedding("a river") != embedding.get_text_embedding("a river")
+        assert not encoder.queries
+        assert not encoder.encoded
+        with pytest.raises(InvalidInputError, match="no cache"):
+            embedding.embeddings_cache = {}
+
+    def test_the_embedding_of_another_library_is_pickled_with_it(self) -> None:
+        embedding = MLREmbedding(MockEmbedding(8))
+        again = pickle.loads(pickle.dumps(embedding))
+        assert again.get_text_embedding("a") == embedding.get_text_embedding("a")
+
+    def test_what_cannot_be_pickled_says_so(self) -> None:
+        class Local(MockEmbedding):
+            """Of a class that no other process can find."""
+
+        with pytest.raises(TypeError, match="cannot be pickled"):
+            pickle.dumps(MLREmbedding(Local(8)))

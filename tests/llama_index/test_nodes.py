@@ -248,3 +248,40 @@ class TestFromNodes:
             Retriever.from_llama_index_nodes(
                 [TextNode(text="one", id_="x"), TextNode(text="other", id_="x")], model=Sided()
             )
+
+
+class Captioned(Node):
+    """A class of a user's."""
+
+    caption: str = ""
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "Captioned"
+
+
+def test_a_users_class_comes_back_as_the_class_beneath(encoder: Sided) -> None:
+    node = Captioned(
+        text_resource=MediaResource(text="a cat"), image_resource=MediaResource(path=Path("cat.png")), caption="a cat"
+    )
+    with Retriever.from_llama_index_nodes([node], model=encoder) as kb:
+        (found,) = MLRVectorStore(kb).get_nodes()
+    assert type(found) is Node
+    assert (found.text_resource, found.image_resource) == (node.text_resource, node.image_resource)
+
+
+def test_metadata_alone_may_be_the_text(encoder: Sided) -> None:
+    node = Node(text_resource=MediaResource(path=Path("a.txt")), metadata={"caption": "a cat"})
+    with Retriever.from_llama_index_nodes([node], model=encoder) as kb:
+        (found,) = MLRVectorStore(kb).get_nodes()
+        assert kb.get(node.node_id)[0].text == "caption: a cat"
+    assert isinstance(found, Node)
+    assert found.text_resource == node.text_resource
+
+
+@pytest.mark.parametrize("metadata", [{"_node": "mine"}, {"_node": {"a": 1}}, {"_node": {"class_name": "Mine"}}])
+def test_a_document_of_the_core_may_use_our_key(encoder: Sided, metadata: dict[str, Any]) -> None:
+    with Retriever.open("memory:", encoder) as kb:
+        kb.add([Document("a text", "1", metadata)])
+        (found,) = kb.as_llama_index().retrieve("a question")
+    assert (found.node_id, found.text, found.metadata) == ("1", "a text", metadata)

@@ -15,6 +15,8 @@ from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.base.base_selector import BaseSelector, SelectorResult, SingleSelection
 from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.chat_engine import ContextChatEngine
+from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
 from llama_index.core.llms.mock import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.retrievers import AutoMergingRetriever, QueryFusionRetriever, RouterRetriever
@@ -142,7 +144,6 @@ class TestBundles:
         for vector in (
             Sided(version="2").encode_query([QUESTION])[0].tolist(),
             encoder.encode_document([QUESTION])[0].tolist(),
-            MLREmbedding(Sided(version="2")).get_query_embedding(QUESTION),
         ):
             bundle = QueryBundle(QUESTION, embedding=vector)
             with pytest.raises(ModelMismatchError):
@@ -150,10 +151,24 @@ class TestBundles:
             with pytest.raises(ModelMismatchError):
                 await MLRRetriever(kb).aretrieve(bundle)
 
-    def test_another_embedding_of_ours_is_refused_beside_strings_to_embed(self, kb: Retriever) -> None:
-        vector = MLREmbedding(Sided(version="2")).get_query_embedding("a hypothesis")
+    async def test_what_another_retriever_left_in_the_query_is_not_searched_for(self, kb: Retriever) -> None:
+        """As in a fusion of two collections with models of their own; with no text to encode, it is refused."""
+        vector = MLREmbedding(Sided(version="2")).get_query_embedding(QUESTION)
+        expected = [hit.document.id for hit in kb.search(QUESTION)]
+        assert ids_of(MLRRetriever(kb).retrieve(QueryBundle(QUESTION, embedding=vector))) == expected
+        assert ids_of(await MLRRetriever(kb).aretrieve(QueryBundle(QUESTION, embedding=vector))) == expected
         with pytest.raises(ModelMismatchError):
-            MLRRetriever(kb).retrieve(QueryBundle(QUESTION, custom_embedding_strs=["a hypothesis"], embedding=vector))
+            MLRRetriever(kb).retrieve(QueryBundle("", embedding=vector))
+
+    def test_a_fusion_of_two_collections_with_models_of_their_own(self, kb: Retriever) -> None:
+        other = Retriever.open("memory:", Sided(version="2"))
+        other.add(["a text of the other collection"])
+        store = MLRVectorStore(other)
+        index = VectorStoreIndex.from_vector_store(store, embed_model=store.embed_model)
+        fusion = QueryFusionRetriever(
+            [index.as_retriever(), kb.as_llama_index()], llm=MockLLM(), num_queries=1, use_async=False
+        )
+        assert fusion.retrieve(QUESTION)
 
     async def test_the_mean_of_strings_to_embed(self, kb: Retriever, encoder: Sided) -> None:
         bundle = QueryBundle(QUESTION, custom_embedding_strs=["one", "other"])
@@ -456,3 +471,16 @@ class TestConcurrency:
 
 def test_numpy_numbers_are_numbers(kb: Retriever) -> None:
     assert pairs(MLRRetriever(kb, np.int64(3)).retrieve(QUESTION)) == core(kb, 3)  # type: ignore[arg-type]
+
+
+def test_a_retrieval_is_traced_once(kb: Retriever) -> None:
+    handler = SimpleSpanHandler()
+    dispatcher = get_dispatcher()
+    dispatcher.add_span_handler(handler)
+    try:
+        kb.as_llama_index().retrieve(QUESTION)
+        asyncio.run(kb.as_llama_index().aretrieve(QUESTION))
+    finally:
+        dispatcher.span_handlers.remove(handler)
+    spans = [span.id_.partition("-")[0] for span in handler.completed_spans]
+    assert spans == ["MLRRetriever._retrieve", "MLRRetriever.retrieve", "MLRRetriever.aretrieve"]

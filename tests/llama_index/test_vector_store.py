@@ -381,6 +381,12 @@ class TestDeleting:
         assert store.get_nodes([]) == []
 
 
+ONE_OR_FEW: list[Any] = [
+    MetadataFilter(key="n", value=0),
+    MetadataFilter(key="n", value=3, operator=FilterOperator.LT),
+]
+
+
 class TestFilters:
     @pytest.mark.parametrize(
         ("filters", "expected"),
@@ -394,6 +400,9 @@ class TestFilters:
             (where("n", "1", FilterOperator.TEXT_MATCH), set()),
             (where("missing", None, FilterOperator.IS_EMPTY), set(range(12))),
             (where("title", None, FilterOperator.IS_EMPTY), set()),
+            (MetadataFilters(filters=ONE_OR_FEW, condition=FilterCondition.AND), {0}),
+            (MetadataFilters(filters=ONE_OR_FEW, condition=FilterCondition.OR), {0, 1, 2}),
+            (MetadataFilters(filters=ONE_OR_FEW, condition=FilterCondition.NOT), set(range(3, 12))),
         ],
         ids=str,
     )
@@ -412,6 +421,13 @@ class TestFilters:
         assert numbers(store.query(of_source).nodes) == {n for n in expected if n % 3 == 0}
         store.delete_nodes(filters=filters)
         assert numbers(store.get_nodes()) == set(range(12)) - expected
+
+    def test_what_is_empty(self, encoder: Sided) -> None:
+        values: dict[str, Any] = {"none": None, "text": "", "list": [], "zero": 0, "false": False, "full": ["x"]}
+        nodes = [TextNode(text=id, id_=id, metadata={"x": value}) for id, value in values.items()]
+        with Retriever.from_llama_index_nodes(nodes, model=encoder) as kb:
+            found = MLRVectorStore(kb).get_nodes(filters=where("x", None, FilterOperator.IS_EMPTY))
+            assert {node.node_id for node in found} == {"none", "text", "list"}
 
     @pytest.mark.parametrize("values", ["draft", None, 7], ids=repr)
     @pytest.mark.parametrize(
