@@ -16,7 +16,6 @@ lint: .venv/ready
 	$(BIN)/mypy
 
 bench: .venv/ready  ## the figures of BENCHMARKS.md; about two hours, on a quiet machine
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/requirements.txt
 	$(BIN)/python -m benchmarks
 
 clean:

@@ -17,7 +17,19 @@ def main() -> None:
     args = options.parse_args()
     into = ["--into", str(args.into.resolve())]
     runs: dict[str, list[str]] = dict.fromkeys(
-        ("kill", "migration", "langchain_suite", "capture", "ingest", "startup", "scifact", "stores"), into
+        (
+            "kill",
+            "migration",
+            "langchain_suite",
+            "llama_index_suite",
+            "capture",
+            "ingest",
+            "startup",
+            "scifact",
+            "frameworks",
+            "stores",
+        ),
+        into,
     )
     if args.scifact:
         runs["scifact"] = [str(args.scifact.resolve()), *into]

@@ -24,7 +24,18 @@ from mlr_rag.evaluation.collection import Collection
 
 ROOT = Path(__file__).resolve().parent.parent
 _SHORTEST, _LONGEST = 50, 1000  # characters of a docstring: shorter ones are left out, longer ones cut
-SECTIONS = ("ingest", "startup", "capture", "scifact", "stores", "kill", "migration", "langchain_suite")
+SECTIONS = (
+    "ingest",
+    "startup",
+    "capture",
+    "scifact",
+    "stores",
+    "kill",
+    "migration",
+    "frameworks",
+    "langchain_suite",
+    "llama_index_suite",
+)
 _HEADER = """# Benchmarks
 
 Every figure of speed is a ratio of things measured in one run, interleaved, so that whatever else the machine does

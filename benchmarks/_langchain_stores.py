@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,24 @@ from langchain_tests.integration_tests import VectorStoreIntegrationTests
 from qdrant_client import QdrantClient
 from qdrant_client.models import Distance, VectorParams
 
-PACKAGES = {"TestLangChainQdrant": "langchain-qdrant", "TestLangChainChroma": "langchain-chroma"}
+from mlr_rag_langchain import MLRVectorStore
+
+PACKAGES = {
+    "TestOurs": "mlr-rag",
+    "TestLangChainQdrant": "langchain-qdrant",
+    "TestLangChainChroma": "langchain-chroma",
+}
+
+
+class TestOurs(VectorStoreIntegrationTests):
+    """Our adapter, over a collection in a folder."""
+
+    @pytest.fixture
+    def vectorstore(self, tmp_path: Path) -> Iterator[VectorStore]:
+        """An empty store."""
+        store = MLRVectorStore.open(f"edge:{tmp_path}/kb", self.get_embeddings())
+        yield store
+        store.close()
 
 
 class TestLangChainQdrant(VectorStoreIntegrationTests):

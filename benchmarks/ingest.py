@@ -186,7 +186,7 @@ def main() -> None:
     options.add_argument("--collection", type=Path, help="a BEIR zip, in place of the standard library's docstrings")
     args = options.parse_args()
     if absent := missing(PEERS):
-        raise SystemExit(f"not installed: {', '.join(absent)}; pip install -r benchmarks/requirements.txt")
+        raise SystemExit(f"not installed: {', '.join(absent)}; pip install -c constraints.txt -e '.[dev]'")
     import torch
     from langchain_huggingface import HuggingFaceEmbeddings
 

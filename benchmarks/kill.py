@@ -68,7 +68,7 @@ def main() -> None:
     options.add_argument("--server-trials", type=int, default=10)
     args = options.parse_args()
     if absent := missing(("qdrant-client", "chromadb")):
-        raise SystemExit(f"not installed: {', '.join(absent)}; pip install -r benchmarks/requirements.txt")
+        raise SystemExit(f"not installed: {', '.join(absent)}; pip install -c constraints.txt -e '.[dev]'")
     moments, rows, faults = random.Random(args.seed), [], []
     for name in args.stores:
         plan, wanted = PLANS[name], args.server_trials if name == SERVER else args.trials

@@ -110,7 +110,7 @@ def main() -> None:
     options.add_argument("--kills", type=int, default=20, help="of each store")
     args = options.parse_args()
     if absent := missing(("qdrant-client", "chromadb")):
-        raise SystemExit(f"not installed: {', '.join(absent)}; pip install -r benchmarks/requirements.txt")
+        raise SystemExit(f"not installed: {', '.join(absent)}; pip install -c constraints.txt -e '.[dev]'")
     moments, rows = random.Random(args.seed), []
     for name in args.stores:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, _places(name, Path(scratch)) as url:

@@ -131,7 +131,7 @@ def main() -> None:
     options.add_argument("--one", nargs=2, metavar=("STORE", "SIZE"), help="measure one in this process, as JSON")
     args = options.parse_args()
     if absent := missing(("qdrant-client", "chromadb")):
-        raise SystemExit(f"not installed: {', '.join(absent)}; pip install -r benchmarks/requirements.txt")
+        raise SystemExit(f"not installed: {', '.join(absent)}; pip install -c constraints.txt -e '.[dev]'")
     if args.one:
         print(json.dumps(measure(args.one[0], int(args.one[1]), args.queries, args.seed)))
         return

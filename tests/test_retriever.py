@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import itertools
 import signal
 import subprocess
@@ -621,3 +622,12 @@ async def test_a_cancelled_search_lets_the_next_one_have_its_turn(kb: Retriever)
         task.cancel()
     assert len(await asyncio.wait_for(kb.asearch("another"), 10)) == 4
     assert [len(await task) for task in waiting[3:]] == [4, 4]
+
+
+def test_an_enum_in_metadata_is_what_it_stands_for(kb: Retriever) -> None:
+    class Colour(str, enum.Enum):
+        RED = "red"
+
+    kb.add([Document("a text", "1", {"colour": Colour.RED})])
+    assert kb.get("1")[0].metadata == {"colour": "red"}
+    assert kb.count({"colour": "red"}) == kb.count({"colour": Colour.RED}) == 1
