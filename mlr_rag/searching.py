@@ -95,7 +95,7 @@ class Search:
         return found
 
     async def _arun(self, pair: Pair, queries: Sequence[Query]) -> list[list[Hit]]:
-        encoding, searching = _turn_for(pair.encoder), _turn_for(pair.store)
+        encoding, searching = turn_for(pair.encoder), turn_for(pair.store)
         if encoding is searching:
             async with encoding:
                 return await asyncio.to_thread(self.run, pair, queries)
@@ -158,7 +158,7 @@ def _count(value: Any, problem: str) -> int:
     return int(value)
 
 
-def _turn_for(part: object) -> AbstractAsyncContextManager[object]:
+def turn_for(part: object) -> AbstractAsyncContextManager[object]:
     """The turn that a model or a store must have to work in this process; none for one that waits for a server.
 
     One search of an event loop runs at a time. Of 200 at once, threads that compete for the interpreter's lock keep the

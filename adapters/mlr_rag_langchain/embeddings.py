@@ -8,6 +8,7 @@ from typing import Any
 from langchain_core.embeddings import Embeddings
 
 from mlr_rag.encoders import Encoder, check_single, document_vectors, name_of, open_encoder, query_vectors
+from mlr_rag.searching import turn_for
 
 
 class MLREmbeddings(Embeddings):
@@ -57,7 +58,8 @@ class MLREmbeddings(Embeddings):
 
     async def aembed_query(self, text: str) -> list[float]:
         """`embed_query`, without blocking the event loop."""
-        return await asyncio.to_thread(self.embed_query, text)
+        async with turn_for(self.encoder):
+            return await asyncio.to_thread(self.embed_query, text)
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """`embed_documents`, without blocking the event loop."""

@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr, field_serializer
 
 from mlr_rag.encoders import Encoder, check_single, document_vectors, name_of, open_encoder, query_vectors
 from mlr_rag.errors import InvalidInputError, ModelMismatchError
+from mlr_rag.searching import turn_for
 
 _Lists = list[list[float]]
 
@@ -19,7 +20,10 @@ _Lists = list[list[float]]
 class QueryVector(list[float]):
     """A query's vector that remembers which model made it, so that a store need not encode the query again to see."""
 
-    made_by = ""
+    made_by: Encoder | None = None  # itself, as asking for a fingerprint takes about a millisecond
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (list(self),)  # a copy is a list without it: the model is not copied along
 
 
 class MLREmbedding(BaseEmbedding):
@@ -119,19 +123,24 @@ class MLREmbedding(BaseEmbedding):
         self, queries: list[str], agg_fn: Callable[..., list[float]] | None = None
     ) -> list[float]:
         """The mean of several queries' vectors, or what `agg_fn` makes of them."""
+        if agg_fn is None and len(queries) == 1:
+            return self.get_query_embedding(queries[0])
         return self._marked(super().get_agg_embedding_from_queries(queries, agg_fn))
 
     async def aget_agg_embedding_from_queries(
         self, queries: list[str], agg_fn: Callable[..., list[float]] | None = None
     ) -> list[float]:
         """`get_agg_embedding_from_queries`, without blocking the event loop."""
+        if agg_fn is None and len(queries) == 1:
+            return await self.aget_query_embedding(queries[0])
         return self._marked(await super().aget_agg_embedding_from_queries(queries, agg_fn))
 
     def _get_query_embedding(self, query: str) -> list[float]:
         return self._marked(self._cached("query", [query], query_vectors)[0])
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        return await asyncio.to_thread(self._get_query_embedding, query)
+        async with turn_for(self._encoder):
+            return await asyncio.to_thread(self._get_query_embedding, query)
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._get_text_embeddings([text])[0]
@@ -146,9 +155,9 @@ class MLREmbedding(BaseEmbedding):
         return await asyncio.to_thread(self._get_text_embeddings, texts)
 
     def _cached(self, task: str, texts: list[str], encode: Callable[[Encoder, list[str]], _Lists]) -> _Lists:
-        self.fingerprint = self._current()
         if self._cache is None:
             return encode(self._encoder, texts)
+        self.fingerprint = self._current()
         collection = f"{task} {self.fingerprint}"
         known = {text: self._cache.get(text, collection=collection) for text in texts}
         missing = [text for text, found in known.items() if found is None]
@@ -159,18 +168,16 @@ class MLREmbedding(BaseEmbedding):
 
     def _marked(self, vector: list[float]) -> QueryVector:
         marked = QueryVector(vector)
-        marked.made_by = mark_of(self._encoder)
+        marked.made_by = self._encoder
         return marked
 
 
-def mark_of(encoder: Encoder) -> str:
-    """What tells an encoder from others in this process; the embedding of another library is what it was."""
-    return encoder.fingerprint or f"object {id(getattr(encoder, 'embeddings', encoder))}"
-
-
 def made_by_another(vector: list[float], encoder: Encoder) -> bool:
-    """Whether a query's vector is known to be another encoder's."""
-    return getattr(vector, "made_by", "") not in ("", mark_of(encoder))
+    """Whether a query's vector is known to be another encoder's; the embedding of another library is what it was."""
+    made_by: Encoder | None = getattr(vector, "made_by", None)
+    if made_by is None or getattr(made_by, "embeddings", made_by) is getattr(encoder, "embeddings", encoder):
+        return False
+    return not made_by.fingerprint or made_by.fingerprint != encoder.fingerprint
 
 
 def text_to_check(vector: list[float], text: str | None, encoder: Encoder) -> str | None:
@@ -179,11 +186,16 @@ def text_to_check(vector: list[float], text: str | None, encoder: Encoder) -> st
     Raises:
         ModelMismatchError: another model is known to have made it, and there is no text to see by.
     """
-    if made_by_another(vector, encoder) and not text:
+    made_by: Encoder | None = getattr(vector, "made_by", None)
+    if made_by is None:
+        return text or None
+    if not made_by_another(vector, encoder):
+        return None
+    if not text:
         raise ModelMismatchError(
             "another model made this query's vector",
-            found=getattr(vector, "made_by", ""),
-            expected=mark_of(encoder),
+            found=name_of(made_by),
+            expected=name_of(encoder),
             remedy="Encode queries with the collection's own model: embed_model=store.embed_model.",
         )
-    return None if getattr(vector, "made_by", "") == mark_of(encoder) else (text or None)
+    return text

@@ -183,7 +183,10 @@ class MLRVectorStore(BasePydanticVectorStore):
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """`query`, without blocking the event loop."""
-        arguments = await asyncio.to_thread(self._arguments, query, kwargs)
+        if query.filters is None:
+            arguments = self._arguments(query, kwargs)
+        else:  # some read every document
+            arguments = await asyncio.to_thread(self._arguments, query, kwargs)
         search = self._retriever.asearch_by_vector if "vector" in arguments else self._retriever.asearch
         return _result(await search(**arguments))
 
