@@ -555,7 +555,9 @@ class Retriever:
 
 def _query(query: Any) -> str:
     if not isinstance(query, str):
-        raise InvalidQueryError("a query is not a string", found=query, expected="str", remedy="Use search_many.")
+        remedy = "Use search_many for several." if isinstance(query, Sequence) else ""
+        found = f"{type(query).__name__} {query!r:.80}"
+        raise InvalidQueryError("a query is not a string", found=found, expected="str", remedy=remedy)
     return query
 
 

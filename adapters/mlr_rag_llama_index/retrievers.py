@@ -104,7 +104,7 @@ def _nodes(hits: list[Hit]) -> list[NodeWithScore]:
 
 def _checked(query: Any) -> QueryType:
     if not isinstance(query, (str, QueryBundle)):
-        raise InvalidQueryError("not a query", found=query, expected="a str or a QueryBundle")
+        raise InvalidQueryError("not a query", found=type(query).__name__, expected="a str or a QueryBundle")
     return query
 
 
