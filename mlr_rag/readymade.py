@@ -24,9 +24,10 @@ def unit_rows(vectors: Any, shape: tuple[int, ...]) -> Vector:
     try:
         rows = np.asarray(vectors, np.float64)
     except (TypeError, ValueError, RuntimeError):  # torch raises the last, for a tensor that requires a gradient
+        lengths = {len(row) for row in vectors if isinstance(row, list)} if isinstance(vectors, list) else set()
         raise InvalidInputError(
             "no vectors",
-            found=vectors,
+            found=f"rows of {sorted(lengths)} numbers" if len(lengths) > 1 else vectors,
             expected=f"numbers, of shape {shape}",
             remedy="Of a tensor take .detach().cpu().float().numpy().",
         ) from None

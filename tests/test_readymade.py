@@ -80,6 +80,13 @@ def test_what_are_no_vectors_is_refused(kb: Retriever, vectors: Any) -> None:
     assert kb.count() == 0
 
 
+def test_rows_of_several_lengths_are_named(kb: Retriever) -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"found rows of \[1, 16\] numbers, expected numbers, of shape \(2, 16\)"
+    ):
+        kb.add_vectors(["a", "b"], [[1.0] * 16, [1.0]])
+
+
 def test_of_a_document_that_comes_twice_the_first_vector_counts(kb: Retriever, encoder: HashEncoder) -> None:
     right, other = encoder.encode_document(["a"])[0], HashEncoder(16, version="2").encode_document(["a"])[0]
     kb.add_vectors(["a", "a"], [right, other])
