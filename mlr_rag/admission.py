@@ -106,7 +106,7 @@ def _admit_alone(encoder: Encoder, store: VectorStore, tolerance: float) -> tupl
             remedy="Index the documents again into a new collection.",
         )
     passport = Passport.issue(encoder, tolerance)
-    if not passport.compare(encoder).accepted:
+    if not passport.digest and not passport.compare(encoder).accepted:
         raise UnsupportedModelError(
             f"{name_of(encoder)} gives other vectors each time it is asked",
             found=f"canaries that differ by more than {tolerance} allows",
@@ -115,10 +115,11 @@ def _admit_alone(encoder: Encoder, store: VectorStore, tolerance: float) -> tupl
         )
     if store.info is None:  # another process may have been quicker
         store.write_info({"passport": passport.model_dump(), COLLECTION: uuid4().hex})
-    return _admitted(encoder, store)
+    return _admitted(encoder, store, passport)
 
 
-def _admitted(encoder: Encoder, store: VectorStore) -> tuple[Passport, str]:
+def _admitted(encoder: Encoder, store: VectorStore, issued: Passport | None = None) -> tuple[Passport, str]:
+    """Compare with the store's passport, unless it is the one that was just issued to this encoder."""
     info = store.info or {}
     if info.get(COPYING):
         raise StoreError(
@@ -128,7 +129,7 @@ def _admitted(encoder: Encoder, store: VectorStore) -> tuple[Passport, str]:
             remedy="Run the same copy again: it goes on where it was.",
         )
     passport = read_passport(info, store.url)
-    return passport, passport.admit(encoder, store.url)
+    return passport, "" if passport == issued else passport.admit(encoder, store.url)
 
 
 def collection_id(store: VectorStore) -> str:

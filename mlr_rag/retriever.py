@@ -121,16 +121,30 @@ class Retriever:
         return await asyncio.to_thread(cls.open, url, model, tolerance=tolerance)
 
     @classmethod
+    def from_documents(
+        cls, documents: Iterable[str | Document], url: str | Path = "memory:", model: Any = None
+    ) -> Retriever:
+        """Open a collection and add documents to it, or close it again; see `open` and `add`."""
+        checked = list(as_documents(documents))
+        retriever = cls.open(url, model)
+        try:
+            retriever.add(checked)
+        except BaseException:
+            retriever.close()
+            raise
+        return retriever
+
+    @classmethod
     def from_langchain_documents(
         cls, documents: Iterable[Any], url: str | Path = "memory:", model: Any = None
     ) -> Retriever:
         """Open a collection and add LangChain's Documents to it; see `open` and `add`."""
-        return cls._of(frameworks.adapter("langchain").from_langchain(documents), url, model)
+        return cls.from_documents(frameworks.adapter("langchain").from_langchain(documents), url, model)
 
     @classmethod
     def from_llama_index_nodes(cls, nodes: Iterable[Any], url: str | Path = "memory:", model: Any = None) -> Retriever:
         """Open a collection and add LlamaIndex's nodes to it; see `open` and `add`."""
-        return cls._of(frameworks.adapter("llama-index").from_llama_index(nodes), url, model)
+        return cls.from_documents(frameworks.adapter("llama-index").from_llama_index(nodes), url, model)
 
     @property
     def model(self) -> Any:
@@ -496,17 +510,6 @@ class Retriever:
 
     async def __aexit__(self, *error: object) -> None:
         await self.aclose()
-
-    @classmethod
-    def _of(cls, documents: Iterable[Document], url: str | Path, model: Any) -> Retriever:
-        checked = list(documents)
-        retriever = cls.open(url, model)
-        try:
-            retriever.add(checked)
-        except BaseException:
-            retriever.close()
-            raise
-        return retriever
 
     def _ingest(
         self, documents: Any, show_progress: bool | None, readymade: tuple[Pair, Mapping[str, Vector]] | None = None

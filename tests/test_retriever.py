@@ -631,3 +631,21 @@ def test_an_enum_in_metadata_is_what_it_stands_for(kb: Retriever) -> None:
     kb.add([Document("a text", "1", {"colour": Colour.RED})])
     assert kb.get("1")[0].metadata == {"colour": "red"}
     assert kb.count({"colour": "red"}) == kb.count({"colour": Colour.RED}) == 1
+
+
+def test_from_documents_opens_and_adds_or_leaves_it_closed(encoder: HashEncoder, tmp_path: Path) -> None:
+    with Retriever.from_documents("one text", tmp_path / "kb", encoder) as kb:
+        assert [hit.document.text for hit in kb.search("one text")] == ["one text"]
+    with pytest.raises(InvalidDocumentError):
+        Retriever.from_documents(None, tmp_path / "kb", encoder)  # type: ignore[arg-type]
+    with Retriever.open(tmp_path / "kb", encoder) as kb:
+        assert kb.count() == 1
+
+
+def test_a_new_collection_hashes_the_model_once(tiny_model: MLRModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = []
+    identity = MLRModel.identity
+    monkeypatch.setattr(MLRModel, "identity", lambda model: hashed.append(model) or identity(model))
+    with Retriever.open("memory:", tiny_model) as kb:
+        assert kb.info().note == ""
+    assert len(hashed) == 1

@@ -8,8 +8,9 @@ from uuid import UUID
 
 from langchain_core.documents import Document as LangChainDocument
 
-from mlr_rag.documents import Document
+from mlr_rag.documents import Document, Hit
 from mlr_rag.errors import InvalidDocumentError
+from mlr_rag.frameworks import converted
 
 
 def from_langchain(documents: Iterable[LangChainDocument]) -> Iterator[Document]:
@@ -18,20 +19,17 @@ def from_langchain(documents: Iterable[LangChainDocument]) -> Iterator[Document]
     Raises:
         InvalidDocumentError: names the document by its place.
     """
-    for place, document in enumerate(_several(documents)):
-        try:
-            if not isinstance(document, LangChainDocument):
-                raise InvalidDocumentError(
-                    "not a LangChain Document", found=type(document).__name__, expected="langchain_core Document"
-                )
-            yield Document(document.page_content, document.id or "", document.metadata)
-        except InvalidDocumentError as problem:
-            raise problem.at(f"document {place:,}") from None
+    return converted(documents, LangChainDocument, _document, "document", "LangChain Document")
 
 
 def to_langchain(document: Document) -> LangChainDocument:
     """A document of ours as LangChain's: the same text, id and metadata."""
     return LangChainDocument(document.text, id=document.id, metadata=document.metadata)
+
+
+def documents_of(hits: Iterable[Hit]) -> list[LangChainDocument]:
+    """The documents of hits as LangChain's, in their order."""
+    return [to_langchain(hit.document) for hit in hits]
 
 
 def id_of(id: Any) -> str:
@@ -50,7 +48,5 @@ def ids_of(ids: Any) -> list[str]:
     return [id_of(id) for id in ids]
 
 
-def _several(documents: Any) -> Iterable[Any]:
-    if isinstance(documents, (str, LangChainDocument)) or not isinstance(documents, Iterable):
-        raise InvalidDocumentError("no documents", found=type(documents).__name__, expected="a list of Documents")
-    return documents
+def _document(document: LangChainDocument) -> Document:
+    return Document(document.page_content, document.id or "", document.metadata)

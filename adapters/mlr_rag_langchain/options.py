@@ -8,7 +8,8 @@ from typing import Any
 from mlr_rag.errors import InvalidQueryError
 from mlr_rag_langchain.documents import ids_of
 
-OPTIONS = ("k", "filter", "min_score", "diversity", "candidates", "mode", "ids")
+FIELDS = ("k", "filter", "min_score", "diversity", "candidates", "mode")
+OPTIONS = (*FIELDS, "ids")
 
 
 def searchable(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,10 +13,8 @@ from pydantic import ConfigDict, model_validator
 from mlr_rag.encoders import name_of
 from mlr_rag.retriever import Retriever
 from mlr_rag.searching import Search
-from mlr_rag_langchain.documents import to_langchain
-from mlr_rag_langchain.options import searchable
-
-_FIELDS = ("k", "filter", "min_score", "diversity", "candidates", "mode")
+from mlr_rag_langchain.documents import documents_of
+from mlr_rag_langchain.options import FIELDS, searchable
 
 
 class MLRRetriever(BaseRetriever):
@@ -46,19 +44,17 @@ class MLRRetriever(BaseRetriever):
         return self
 
     def _options(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _FIELDS} | searchable(overrides)
+        return {name: getattr(self, name) for name in FIELDS} | searchable(overrides)
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **overrides: Any
     ) -> list[Document]:
-        hits = self.retriever.search(query, **self._options(overrides))
-        return [to_langchain(hit.document) for hit in hits]
+        return documents_of(self.retriever.search(query, **self._options(overrides)))
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **overrides: Any
     ) -> list[Document]:
-        hits = await self.retriever.asearch(query, **self._options(overrides))
-        return [to_langchain(hit.document) for hit in hits]
+        return documents_of(await self.retriever.asearch(query, **self._options(overrides)))
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         named = super()._get_ls_params(**kwargs)

@@ -15,12 +15,12 @@ from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from mlr_rag import documents as own
 from mlr_rag.documents import Hit
 from mlr_rag.encoders import EmbeddingsEncoder, vectors_per_document
-from mlr_rag.errors import InvalidDocumentError, InvalidInputError, InvalidQueryError
+from mlr_rag.errors import InvalidDocumentError, InvalidQueryError
 from mlr_rag.filters import is_number
-from mlr_rag.frameworks import check_retriever
+from mlr_rag.frameworks import check_options, check_retriever
 from mlr_rag.ingest import Report
 from mlr_rag.retriever import Retriever
-from mlr_rag_langchain.documents import from_langchain, id_of, ids_of, to_langchain
+from mlr_rag_langchain.documents import documents_of, from_langchain, id_of, ids_of, to_langchain
 from mlr_rag_langchain.embeddings import MLREmbeddings
 from mlr_rag_langchain.options import searchable
 
@@ -65,8 +65,8 @@ class MLRVectorStore(VectorStore):
         **kwargs: Any,
     ) -> MLRVectorStore:
         """Open a collection and add texts; see `open` and `add_texts`."""
-        _refuse(kwargs, "from_texts has no such option", "texts, embedding, metadatas, ids, url")
-        return cls._holding(_documents(texts, metadatas, ids), embedding, url)
+        check_options(kwargs, (), "from_texts", "texts, embedding, metadatas, ids, url")
+        return cls(Retriever.from_documents(_documents(texts, metadatas, ids), url, embedding))
 
     @classmethod
     def from_documents(
@@ -79,8 +79,8 @@ class MLRVectorStore(VectorStore):
         **kwargs: Any,
     ) -> MLRVectorStore:
         """Open a collection and add documents; see `open` and `add_documents`."""
-        _refuse(kwargs, "from_documents has no such option", "documents, embedding, ids, url")
-        return cls._holding(_with_ids(documents, ids), embedding, url)
+        check_options(kwargs, (), "from_documents", "documents, embedding, ids, url")
+        return cls(Retriever.from_documents(_with_ids(documents, ids), url, embedding))
 
     @classmethod
     async def afrom_documents(cls, documents: Iterable[Document], embedding: Any, **options: Any) -> MLRVectorStore:
@@ -174,7 +174,7 @@ class MLRVectorStore(VectorStore):
         self, ids: Iterable[Any] | None = None, *, filter: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> bool:
         """Delete by ids or by filter, exactly one of them: never everything by omission. Missing ids are no error."""
-        _refuse(kwargs, "delete has no such option", "ids or filter")
+        check_options(kwargs, (), "delete", "ids or filter")
         self.retriever.delete(None if ids is None else ids_of(ids), filter=filter)
         return True
 
@@ -182,7 +182,7 @@ class MLRVectorStore(VectorStore):
         self, ids: Iterable[Any] | None = None, *, filter: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> bool:
         """`delete`, without blocking the event loop."""
-        _refuse(kwargs, "delete has no such option", "ids or filter")
+        check_options(kwargs, (), "delete", "ids or filter")
         await self.retriever.adelete(None if ids is None else ids_of(ids), filter=filter)
         return True
 
@@ -202,11 +202,11 @@ class MLRVectorStore(VectorStore):
             k: How many, at the most.
             kwargs: `filter`, `min_score` and the other options of `Retriever.search`.
         """
-        return _documents_of(self.retriever.search(query, k, **searchable(kwargs)))
+        return documents_of(self.retriever.search(query, k, **searchable(kwargs)))
 
     async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """`similarity_search`, without blocking the event loop."""
-        return _documents_of(await self.retriever.asearch(query, k, **searchable(kwargs)))
+        return documents_of(await self.retriever.asearch(query, k, **searchable(kwargs)))
 
     def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
         """The same, each with its cosine to the query, in [-1, 1], higher is better."""
@@ -220,11 +220,11 @@ class MLRVectorStore(VectorStore):
 
     def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:
         """The documents nearest to a query's vector, which this collection's `embeddings` must have made."""
-        return _documents_of(self.retriever.search_by_vector(embedding, k, **searchable(kwargs)))
+        return documents_of(self.retriever.search_by_vector(embedding, k, **searchable(kwargs)))
 
     async def asimilarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:
         """`similarity_search_by_vector`, without blocking the event loop."""
-        return _documents_of(await self.retriever.asearch_by_vector(embedding, k, **searchable(kwargs)))
+        return documents_of(await self.retriever.asearch_by_vector(embedding, k, **searchable(kwargs)))
 
     def max_marginal_relevance_search(
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
@@ -238,38 +238,36 @@ class MLRVectorStore(VectorStore):
             lambda_mult: 1 heeds nearness to the query only, 0 only the difference from those picked before.
             kwargs: As for `similarity_search`.
         """
-        return _documents_of(self.retriever.search(query, k, **_marginal(k, fetch_k, lambda_mult, kwargs)))
+        return documents_of(self.retriever.search(query, k, **_marginal(k, fetch_k, lambda_mult, kwargs)))
 
     async def amax_marginal_relevance_search(
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
         """`max_marginal_relevance_search`, without blocking the event loop."""
-        return _documents_of(await self.retriever.asearch(query, k, **_marginal(k, fetch_k, lambda_mult, kwargs)))
+        return documents_of(await self.retriever.asearch(query, k, **_marginal(k, fetch_k, lambda_mult, kwargs)))
 
     def max_marginal_relevance_search_by_vector(
         self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
         """The same, for a query's vector."""
         options = _marginal(k, fetch_k, lambda_mult, kwargs)
-        return _documents_of(self.retriever.search_by_vector(embedding, k, **options))
+        return documents_of(self.retriever.search_by_vector(embedding, k, **options))
 
     async def amax_marginal_relevance_search_by_vector(
         self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
         """`max_marginal_relevance_search_by_vector`, without blocking the event loop."""
         options = _marginal(k, fetch_k, lambda_mult, kwargs)
-        return _documents_of(await self.retriever.asearch_by_vector(embedding, k, **options))
+        return documents_of(await self.retriever.asearch_by_vector(embedding, k, **options))
 
     def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
         """LangChain's own retriever over this store; `kb.as_langchain()` gives ours, which takes options as they are.
 
         Args:
             kwargs: `search_type` ("similarity", "mmr" or "similarity_score_threshold"), `search_kwargs` (a dict of
-        _refuse(kwargs, "no such option", "search_kwargs={...}", tuple(VectorStoreRetriever.model_fields))
+                options of that search), and the fields that every retriever has. LangChain would drop others silently.
         """
-        _refuse(
-            kwargs, "as_retriever has no such option", "search_kwargs={...}", tuple(VectorStoreRetriever.model_fields)
-        )
+        check_options(kwargs, tuple(VectorStoreRetriever.model_fields), "as_retriever", "search_kwargs={...}")
         return super().as_retriever(**kwargs)
 
     def close(self) -> None:
@@ -284,21 +282,11 @@ class MLRVectorStore(VectorStore):
     ) -> None:
         self.close()
 
-    @classmethod
-    def _holding(cls, documents: list[own.Document], embedding: Any, url: str | Path) -> MLRVectorStore:
-        store = cls.open(url, embedding)
-        try:
-            store.retriever.add(documents)
-        except BaseException:
-            store.close()
-            raise
-        return store
-
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return lambda cosine: (1 + cosine) / 2
 
     def _add(self, documents: list[own.Document], options: Mapping[str, Any]) -> list[str]:
-        _refuse(options, "add has no such option", "ids", ("batch_size",))
+        check_options(options, ("batch_size",), "add", "ids")
         self.retriever.add(documents)
         return [document.id for document in documents]
 
@@ -341,10 +329,6 @@ def _parallel(values: Any, count: int, what: str, default: Callable[[], Any]) ->
     return listed
 
 
-def _documents_of(hits: Sequence[Hit]) -> list[Document]:
-    return [to_langchain(hit.document) for hit in hits]
-
-
 def _scored(hits: Sequence[Hit]) -> list[tuple[Document, float]]:
     return [(to_langchain(hit.document), hit.score) for hit in hits]
 
@@ -354,9 +338,3 @@ def _marginal(k: Any, fetch_k: Any, lambda_mult: Any, options: Mapping[str, Any]
     if not (is_number(lambda_mult) and 0 <= lambda_mult <= 1):
         raise InvalidQueryError("lambda_mult is out of range", found=lambda_mult, expected="a number in [0, 1]")
     return {"diversity": 1 - lambda_mult, "candidates": fetch_k} | searchable(options)
-
-
-def _refuse(options: Mapping[str, Any], problem: str, expected: str, ignored: Sequence[str] = ()) -> None:
-    for name in options:
-        if name not in ignored:
-            raise InvalidInputError(problem, found=name, expected=expected)

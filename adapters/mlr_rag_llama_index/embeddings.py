@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr, field_serializer
 
 from mlr_rag.encoders import Encoder, check_single, document_vectors, name_of, open_encoder, query_vectors
 from mlr_rag.errors import InvalidInputError, ModelMismatchError
+from mlr_rag.frameworks import check_options
 from mlr_rag.searching import turn_for
 
 _Lists = list[list[float]]
@@ -55,9 +56,7 @@ class MLREmbedding(BaseEmbedding):
     _unknown: str = PrivateAttr(default="")
 
     def __init__(self, model: Any = None, *, embeddings_cache: Any = None, **options: Any) -> None:
-        unknown = sorted(options.keys() - type(self).model_fields.keys() - {"class_name"})
-        if unknown:
-            raise InvalidInputError("MLREmbedding has no such option", found=", ".join(unknown), expected="its fields")
+        check_options(options, (*type(self).model_fields, "class_name"), "MLREmbedding", "its fields")
         expected, recipe = options.pop("fingerprint", ""), options.pop("recipe", {})
         named = options.pop("model_name", None)
         encoder = check_single(open_encoder(named, recipe) if model is None else open_encoder(model))

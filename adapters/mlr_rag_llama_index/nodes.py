@@ -17,6 +17,7 @@ from llama_index.core.schema import Document as LlamaIndexDocument
 
 from mlr_rag.documents import Document
 from mlr_rag.errors import InvalidDocumentError
+from mlr_rag.frameworks import converted
 
 SOURCE = "ref_doc_id"
 _NODE = "_node"
@@ -32,22 +33,7 @@ def from_llama_index(nodes: Iterable[BaseNode]) -> Iterator[Document]:
     Raises:
         InvalidDocumentError: names the node by its place.
     """
-    for place, node in enumerate(listed(nodes)):
-        try:
-            if not isinstance(node, BaseNode):
-                raise InvalidDocumentError(
-                    "not a node", found=type(node).__name__, expected="a BaseNode of llama_index.core"
-                )
-            yield _document(node)
-        except InvalidDocumentError as problem:
-            raise problem.at(f"node {place:,}") from None
-
-
-def listed(nodes: Any) -> Iterable[Any]:
-    """The nodes, refused where they are none or a single one."""
-    if not isinstance(nodes, Iterable) or isinstance(nodes, (str, BaseNode)):  # a pydantic model is iterable
-        raise InvalidDocumentError("no nodes", found=type(nodes).__name__, expected="a list of nodes")
-    return nodes
+    return converted(nodes, BaseNode, _document, "node")
 
 
 def to_llama_index(document: Document) -> BaseNode:

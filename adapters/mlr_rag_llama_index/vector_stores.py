@@ -21,13 +21,13 @@ from pydantic import PrivateAttr
 from mlr_rag.documents import Document, Hit, check_id
 from mlr_rag.errors import InvalidInputError, InvalidQueryError
 from mlr_rag.filters import is_number, parse
-from mlr_rag.frameworks import check_retriever
+from mlr_rag.frameworks import check_options, check_retriever, several
 from mlr_rag.ingest import as_documents
 from mlr_rag.retriever import Retriever
 from mlr_rag.searching import Search
 from mlr_rag_llama_index.conditions import everything, predicate, search_options
 from mlr_rag_llama_index.embeddings import MLREmbedding, text_to_check
-from mlr_rag_llama_index.nodes import SOURCE, from_llama_index, listed, to_llama_index
+from mlr_rag_llama_index.nodes import SOURCE, from_llama_index, to_llama_index
 
 _MARGINAL = ("mmr_threshold", "mmr_prefetch_k", "mmr_prefetch_factor")
 
@@ -92,8 +92,8 @@ class MLRVectorStore(BasePydanticVectorStore):
             InvalidDocumentError: one cannot be stored (DuplicateIdError: two different ones share an id).
             ModelMismatchError: another model made their vectors.
         """
-        _refuse(kwargs)
-        nodes = list(listed(nodes))
+        check_options(kwargs, (), "add")
+        nodes = list(several(nodes, BaseNode, "node"))
         documents = list(as_documents(list(from_llama_index(nodes))))
         encoded = [
             (document, node.embedding) for document, node in zip(documents, nodes, strict=True) if node.embedding
@@ -111,7 +111,7 @@ class MLRVectorStore(BasePydanticVectorStore):
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete the nodes of a document; a node without a source is its own document."""
-        _refuse(delete_kwargs)
+        check_options(delete_kwargs, (), "delete")
         check_id(ref_doc_id)
         self._retriever.delete(filter={SOURCE: ref_doc_id})
         if any(SOURCE not in document.metadata for document in self._retriever.get(ref_doc_id)):
@@ -139,7 +139,7 @@ class MLRVectorStore(BasePydanticVectorStore):
         Raises:
             InvalidInputError: there are no ids, and no filters or such as every node satisfies: that is `clear`.
         """
-        _refuse(delete_kwargs)
+        check_options(delete_kwargs, (), "delete_nodes")
         if node_ids is None and everything(filters):
             raise InvalidInputError(
                 "delete_nodes would delete every node",
@@ -225,11 +225,11 @@ class MLRVectorStore(BasePydanticVectorStore):
 def _diversity(query: VectorStoreQuery, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of maximal marginal relevance, in our words."""
     if query.mode == VectorStoreQueryMode.DEFAULT:
-        _refuse(options)
+        check_options(options, (), "query")
         return {}
     if query.mode != VectorStoreQueryMode.MMR:
         raise InvalidQueryError("an unsupported query mode", found=query.mode, expected="default or mmr")
-    _refuse(options, _MARGINAL)
+    check_options(options, _MARGINAL, "query")
     threshold = options.get("mmr_threshold", query.mmr_threshold)  # indices can pass it on as an option only
     threshold = 0.5 if threshold is None else threshold
     if not (is_number(threshold) and 0 <= threshold <= 1):
@@ -249,9 +249,3 @@ def _result(hits: list[Hit]) -> VectorStoreQueryResult:
         similarities=[hit.score for hit in hits],
         ids=[hit.document.id for hit in hits],
     )
-
-
-def _refuse(options: Mapping[str, Any], known: Sequence[str] = ()) -> None:
-    for name in options:
-        if name not in known:
-            raise InvalidInputError("no such option", found=name, expected=", ".join(known) or "none")
