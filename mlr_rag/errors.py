@@ -19,6 +19,8 @@ MlrRagError
 │   ├── StoreClosedError
 │   ├── StoreUnavailableError             a server that cannot be reached, or stopped answering
 │   └── StoreDeniedError                  a server that did not accept the credentials
+├── TrainingError                         a training run that cannot go on
+│   └── TeacherError                      a teacher that failed, or gave what are no scores
 └── MissingExtraError (ImportError)       an optional dependency
 """
 
@@ -130,6 +132,14 @@ class StoreUnavailableError(StoreError):
 
 class StoreDeniedError(StoreError):
     """A server did not accept the credentials."""
+
+
+class TrainingError(MlrRagError):
+    """A training run cannot go on; what was done so far is kept."""
+
+
+class TeacherError(TrainingError):
+    """A teacher failed or gave what are no scores; none of it is kept, and all that it scored before is."""
 
 
 class MissingExtraError(MlrRagError, ImportError):
