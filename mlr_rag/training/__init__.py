@@ -1,0 +1,1 @@
+"""Training: losses, lists, mining, teachers and the trainer."""
