@@ -1,0 +1,280 @@
+"""ListLoss: a model and an objective, in memory that does not grow with the batch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from sentence_transformers.base.losses.gradcache import (
+    CachedLossMixin,
+    RandContext,
+    _backward_hook,
+    _create_minibatch,
+    _minibatch_ranges,
+)
+from sentence_transformers.sentence_transformer.modules import Normalize
+from torch import Tensor, nn
+
+from mlr_rag.errors import InvalidInputError
+from mlr_rag.model.encoding import BATCH_TOKENS
+from mlr_rag.training.gathering import gather_passages
+from mlr_rag.training.layer_watch import LayerWatch
+from mlr_rag.training.lists import ListBatch
+from mlr_rag.training.objectives import Objective, default_objective
+
+Features = dict[str, Any]
+_GPU_TOKENS = 8192
+
+
+class ListLoss(CachedLossMixin, nn.Module):
+    """The loss of a batch of lists from `ListCollator`, for sentence-transformers' trainer or a loop of your own.
+
+    Each distinct passage is encoded once. The objective sees `scores (B, P, m)`, the product of each query's vector
+    with every passage's vector of each layer, the last layer first; m = 1 where the model's pooling makes one vector
+    of the layers, and where the model is in evaluation mode and gives one.
+
+    With the gradient cache (GradCache, arXiv 2101.06983) memory holds one mini-batch at a time, whatever the batch,
+    and gradients are the same; every text is then read twice, once without and once with a gradient. Without it the
+    mini-batches remain, which saves padding and is kinder to a CPU's caches, but all their activations are held.
+
+    A softmax leaves most passages with next to no gradient, and the cache knows it before the second reading.
+    `skip_gradient=e` then reads again only the passages with the largest gradients, so that those left out have
+    together at most the share e of the norm: ||g - g'|| <= e ||g||, g being the gradient of the passages' vectors.
+
+    Args:
+        model: An MLRModel, or any SentenceTransformer.
+        objective: What is to become small; `default_objective()` by default.
+        mini_batch_num_tokens: The most tokens, padding left out, in a mini-batch; by default 3,072 on a CPU, whose
+            caches that fits, and 8,192 elsewhere.
+        similarity: "cosine", as stores compute it, or "dot", of the vectors before the model's last `Normalize`, as
+            in arXiv 2509.23861: a matter of research, since stores hold unit vectors.
+        gradient_cache: Encode twice and hold one mini-batch, or once and hold them all.
+        skip_gradient: Which share of the passages' gradient may be left out, from 0 to less than 1.
+        dropout: Use the model's dropout. arXiv 2502.19712 trains without it, and on a CPU it costs a third of a step.
+        gather: Let the passages of other processes (torch.distributed) be in-batch candidates too.
+
+    Raises:
+        InvalidInputError: an option is none of these.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        objective: nn.Module | None = None,
+        mini_batch_num_tokens: int | None = None,
+        similarity: Literal["cosine", "dot"] = "cosine",
+        gradient_cache: bool = True,
+        skip_gradient: float = 0.0,
+        dropout: bool = False,
+        gather: bool = False,
+    ) -> None:
+        super().__init__()
+        if similarity not in ("cosine", "dot"):
+            raise InvalidInputError("an unknown similarity", found=similarity, expected="cosine | dot")
+        tokens = mini_batch_num_tokens
+        if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1):
+            raise InvalidInputError(
+                "mini_batch_num_tokens is not a number of tokens", found=tokens, expected="1 or more"
+            )
+        if not 0 <= skip_gradient < 1:
+            raise InvalidInputError("skip_gradient is not a share", found=skip_gradient, expected="0 <= share < 1")
+        if skip_gradient and (dropout or not gradient_cache):
+            raise InvalidInputError(
+                "skip_gradient reads some passages again, just as they were read before",
+                found=f"dropout={dropout}, gradient_cache={gradient_cache}",
+                expected="dropout=False, gradient_cache=True",
+            )
+        self.model = model
+        self.objective = objective or default_objective()
+        self.mini_batch_num_tokens = tokens or (BATCH_TOKENS if model.device.type == "cpu" else _GPU_TOKENS)
+        self.mini_batch_size = 1  # the mixin's other way to cut a batch, which is not in use
+        self.similarity = similarity
+        self.uses_gradient_cache = gradient_cache
+        self.skip_gradient, self.dropout, self.gather = skip_gradient, dropout, gather
+        self.layers: tuple[int, ...] = tuple(getattr(model, "layers", ())[::-1])
+        self._pooling = getattr(model, "pooling", "last")
+        self._watch = LayerWatch(self.layers)
+
+    def forward(self, sentence_features: Iterable[Features], labels: dict[str, Any]) -> dict[str, Tensor]:
+        """The loss as its named parts, whose sum it is; the trainer adds them up and logs each.
+
+        Only the sum has the gradient, which is why the parts should not be taken alone.
+        """
+        features = list(sentence_features)
+        if self.uses_gradient_cache:
+            skips = self.skip_gradient > 0 and torch.is_grad_enabled()
+            cached: Any = self._forward_skipping if skips else self.forward_cached
+            loss = cached(features, labels)
+            if torch.is_grad_enabled():
+                loss.register_hook(partial(_add_gradients, self._objective_gradients))
+        else:
+            loss = self.calculate_loss([self._embed(each) for each in features], labels)
+        first, *others = self._parts.items()
+        rest = {name: value.to(loss) for name, value in others}
+        return {first[0]: loss - sum(rest.values(), torch.zeros_like(loss)), **rest}
+
+    def calculate_loss(  # type: ignore[override]
+        self, reps: list[list[Tensor]], labels: dict[str, Any], *, with_backward: bool = False
+    ) -> Tensor:
+        """The loss from the mini-batches' vectors; `with_backward` also leaves each one's gradient in it."""
+        labels = dict(labels)
+        queries, passages = torch.cat(reps[0])[:, 0], torch.cat(reps[1])
+        keys = labels.pop("keys")
+        if self.gather:
+            passages = gather_passages(passages, keys)
+        with torch.autocast(queries.device.type, enabled=False):
+            scores = torch.einsum("bd,pmd->bpm", *_at_least_float32(queries, passages))
+            batch = ListBatch(**labels, best_layer=self._pooling == "multi_vector")
+            parts = _parts(self.objective, scores, batch)
+            loss = torch.stack(list(parts.values())).sum()
+        self._parts = {name: value.detach() for name, value in parts.items()}
+        if loss.requires_grad and self._wins is not None:
+            self._watch.step(self._wins)
+        if with_backward:
+            # The objective's own parameters must wait for backward(), which scales the gradient.
+            leaves = [vectors for chunks in reps for vectors in chunks]
+            learned = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
+            found = torch.autograd.grad(loss, [*leaves, *learned], allow_unused=True)
+            for vectors, gradient in zip(leaves, found, strict=False):
+                vectors.grad = gradient
+            self._objective_gradients = list(zip(learned, found[len(leaves) :], strict=True))
+            loss = loss.detach()
+        return loss
+
+    def embed_minibatch(
+        self,
+        sentence_feature: Features,
+        begin: int,
+        end: int,
+        with_grad: bool,
+        copy_random_state: bool,
+        random_state: RandContext | None = None,
+    ) -> tuple[Tensor, RandContext | None]:
+        """The vectors of some rows: `(rows, 1, D)` of queries, `(rows, m, D)` of passages, the last layer first."""
+        features = _create_minibatch(sentence_feature, begin, end)
+        with random_state or nullcontext(), torch.set_grad_enabled(with_grad):
+            state = RandContext(*features.values()) if copy_random_state else None
+            return self._vectors(features), state
+
+    def layer_wins(self) -> dict[int, float]:
+        """How often each layer was a document's best one in training so far: layer → share; {} with one vector."""
+        wins = self._wins
+        return {} if wins is None else dict(zip(self.layers, (wins / wins.sum().clamp(min=1)).tolist(), strict=True))
+
+    @property
+    def _wins(self) -> Tensor | None:
+        return self.objective.wins if isinstance(self.objective, Objective) else None
+
+    def _forward_skipping(self, features: list[Features], labels: dict[str, Any]) -> Any:
+        """`forward_cached`, with a second pass over the passages that matter alone."""
+        with torch.no_grad():
+            reps = [[vectors.requires_grad_() for vectors in self._embed(each)] for each in features]
+        loss: Any = self.calculate_loss(reps, labels, with_backward=True).requires_grad_()
+        queries, passages = (torch.cat([_gradient(vectors) for vectors in chunks]) for chunks in reps)
+        rows = _largest(passages, self.skip_gradient)
+        again = [features[0], {key: value[rows] if _is_table(value) else value for key, value in features[1].items()}]
+        ranges: list[Any] = [self._ranges(each) for each in again]
+        cache = [
+            [gradients[begin:end] for begin, end in of_column]
+            for gradients, of_column in zip((queries, passages[rows]), ranges, strict=True)
+        ]
+        states: list[Any] = [None, None]  # nothing is random without dropout
+        loss.register_hook(
+            partial(
+                _backward_hook,
+                sentence_features=again,
+                loss_obj=self,
+                cache=cache,
+                random_states=states,
+                ranges=ranges,
+            )
+        )
+        return loss
+
+    def _ranges(self, features: Features) -> list[tuple[int, int]]:
+        return _minibatch_ranges(features, self.mini_batch_size, self.mini_batch_num_tokens)
+
+    def _embed(self, features: Features) -> list[Tensor]:
+        iterator = self.embed_minibatch_iter(features, torch.is_grad_enabled(), False, ranges=self._ranges(features))
+        return [vectors for vectors, _ in iterator]
+
+    def _vectors(self, features: Features) -> Tensor:
+        model = self.model if self.similarity == "cosine" else _without_normalize(self.model)
+        with nullcontext() if self.dropout else _no_dropout(self.model):
+            out = model(features)
+        layers: Tensor | None = out.get("layer_embeddings")
+        if layers is None or self._pooling not in ("self_contrastive", "multi_vector") or features["task"] == "query":
+            vectors: Tensor = out["sentence_embedding"][:, None]
+            return vectors
+        return layers.flip(1)
+
+
+def _parts(objective: nn.Module, scores: Tensor, batch: ListBatch) -> dict[str, Tensor]:
+    """The named parts of one of our objectives; any other module's whole value."""
+    if isinstance(objective, Objective):
+        return objective.parts(scores, batch)
+    return {"objective": objective(scores, batch)}
+
+
+@contextmanager
+def _no_dropout(model: Any) -> Iterator[None]:
+    """The backbone in evaluation mode, which is dropout's switch in every architecture; the pooling stays as it is."""
+    backbone = getattr(model, "module", model)[0]
+    if any(getattr(module, "gradient_checkpointing", False) for module in backbone.modules()):
+        raise InvalidInputError(
+            "gradient checkpointing is for training mode only, which has dropout",
+            remedy="Use dropout=True, or leave checkpointing off: the gradient cache bounds the memory.",
+        )
+    training = backbone.training
+    backbone.eval()
+    try:
+        yield
+    finally:
+        backbone.train(training)
+
+
+def _largest(gradients: Tensor, skip: float) -> Tensor:
+    """The rows, in order, whose gradients are all but the share `skip` of the norm."""
+    squares = gradients.flatten(1).double().square().sum(1)
+    ordered, rows = squares.sort(descending=True)
+    left_out = ordered.flip(0).cumsum(0).flip(0)  # by stopping before this row
+    return rows[left_out > skip**2 * squares.sum()].sort().values
+
+
+def _gradient(vectors: Tensor) -> Tensor:
+    return torch.zeros_like(vectors) if vectors.grad is None else vectors.grad
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0
+
+
+def _without_normalize(model: Any) -> Any:
+    """The model up to its last Normalize, of the same modules.
+
+    Raises:
+        InvalidInputError: it has none at its end, or is wrapped for several processes.
+    """
+    last = list(model._modules.values())[-1]
+    if not isinstance(last, Normalize):
+        raise InvalidInputError(
+            'similarity="dot" needs the model itself, with Normalize at its end', found=type(last).__name__
+        )
+    shorter = copy.copy(model)
+    shorter._modules = dict(list(model._modules.items())[:-1])
+    return shorter
+
+
+def _at_least_float32(*tensors: Tensor) -> list[Tensor]:
+    return [each.to(torch.promote_types(each.dtype, torch.float32)) for each in tensors]
+
+
+def _add_gradients(gradients: list[tuple[nn.Parameter, Tensor | None]], scale: Tensor) -> None:
+    for parameter, gradient in gradients:
+        if gradient is not None:
+            scaled = gradient * scale
+            parameter.grad = scaled if parameter.grad is None else parameter.grad + scaled
