@@ -286,6 +286,38 @@ def evaluate(
 
 
 @app.command()
+def layers(
+    collection: Annotated[Path, typer.Argument(help="A folder or zip archive in the BEIR layout.")],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Folder or hub name; by default all-MiniLM-L6-v2.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Which judgments; by default the first there is of dev, train, test.")
+    ] = None,
+    similarity: Annotated[
+        str, typer.Option("--similarity", help="cosine, or dot: before the model normalizes its vectors.")
+    ] = "cosine",
+    queries: Annotated[int, typer.Option("--queries", help="At most so many, drawn at random.")] = 1000,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw it, too: .png or .svg.")] = None,
+    as_json: _AsJson = False,
+) -> None:
+    """Print what each layer of a model, and each pair of layers, is worth on a judged collection, before training."""
+    from mlr_rag.evaluation.layer_plot import check_plot
+    from mlr_rag.evaluation.layer_plot import plot as draw
+    from mlr_rag.evaluation.layer_table import table
+    from mlr_rag.evaluation.layers import load_split, measure_layers
+    from mlr_rag.model.names import DEFAULT_MODEL
+
+    if plot is not None:
+        check_plot(plot)  # before the work
+    _quiet()
+    report = measure_layers(model or DEFAULT_MODEL, load_split(collection, split), similarity, queries)  # type: ignore[arg-type]
+    typer.echo(json.dumps(report.as_dict(), indent=2) if as_json else table(report))
+    if plot is not None:
+        draw(report, plot)
+
+
+@app.command()
 def demo(
     into: Annotated[str, typer.Option("--into", help="Where to make the knowledge base.")] = "./mlr-rag-demo",
 ) -> None:
