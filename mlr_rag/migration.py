@@ -18,7 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from mlr_rag.admission import COLLECTION, Pair, collection_id, recorded_model
@@ -28,7 +28,7 @@ from mlr_rag.encoders import Encoder, name_of, open_encoder, vectors_per_documen
 from mlr_rag.errors import StoreError, StoreLockedError, StoreNotFoundError
 from mlr_rag.gate import gate_of
 from mlr_rag.ingest import Ingestion
-from mlr_rag.passport import read_passport
+from mlr_rag.passport import Passport, read_passport
 from mlr_rag.stores import VectorStore, check_current
 
 Adopt: TypeAlias = Callable[[Pair], None]
@@ -89,6 +89,8 @@ def reindex(
     with _alone(store):
         passport = read_passport(store.info or {}, store.url)
         verdict = passport.compare(encoder)
+        if verdict.queries_only and verdict.accepted:
+            return _change_queries(store, encoder, passport, compare, switch, adopt, show_progress)
         if verdict.accepted:
             if verdict.same and passport.model != name_of(encoder):  # the same model has moved
                 renamed = passport.model_copy(update={"model": name_of(encoder)})
@@ -297,6 +299,27 @@ def _side(store: VectorStore, encoder: Encoder) -> VectorStore:
             return side
     number = max(*generations, (store.info or {}).get(_HIGHEST, 1)) + 1
     return store.beside(number, encoder.dimension, vectors_per_document(encoder))
+
+
+def _change_queries(
+    store: VectorStore,
+    encoder: Encoder,
+    passport: Passport,
+    compare: Callable[[Pair], Comparison] | None,
+    switch: bool,
+    adopt: Adopt | None,
+    show_progress: bool | None,
+) -> Migration:
+    """Where documents' vectors are the new model's already: only the passport changes, and the way queries go."""
+    pair = Pair(encoder, store, passport.tolerance)
+    comparison = compare(pair) if compare else None
+    if switch:
+        with gate_of(store).exclusive():
+            store.write_info({**(store.info or {}), "passport": passport.with_queries_of(encoder).model_dump()})
+            pair = Pair(encoder, store, passport.tolerance)
+            if adopt is not None:
+                adopt(pair)
+    return replace(_finish(pair, show_progress), switched=switch, comparison=comparison)
 
 
 def _finish(pair: Pair, show_progress: bool | None) -> Migration:

@@ -5,6 +5,8 @@ encoded as queries and as documents. On opening a collection:
 
     equal hash                                    the same model
     other hash, every canary agrees to 0.9999     equivalent: accepted, and noted (another container or dtype)
+    only the query side differs, and every        accepted, and noted: the stored vectors are what the model would make,
+      canary agrees as a document                   and only queries go another way
     else                                          ModelMismatchError
 """
 
@@ -25,6 +27,7 @@ from mlr_rag.encoders import Encoder
 from mlr_rag.errors import RESTORE, ModelMismatchError, StoreCorruptError
 
 TOLERANCE = 0.9999
+QUERY_SIDE = "query_side"  # the part of an identity that moves queries' vectors and no document's
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,12 @@ class Verdict:
 
     Attributes:
         same: The hashes are equal.
-        cosine: The lowest canary cosine; None where the hashes made asking needless.
+        cosine: The lowest canary cosine, of documents alone for `queries_only`; None where the hashes made asking
+            needless.
         differs: Which parts of the identity differ.
         accepted: Whether the model may use the collection.
         unseen: The lengths differ where no canary is long enough to tell, so nothing vouches for longer texts.
+        queries_only: Nothing differs but the query side (see mlr_rag.model.sides), and it moves queries.
     """
 
     same: bool
@@ -44,12 +49,18 @@ class Verdict:
     differs: tuple[str, ...]
     accepted: bool
     unseen: bool = False
+    queries_only: bool = False
 
     @property
     def note(self) -> str:
         """What to tell about an accepted model that is not quite the same; "" for the same."""
         if self.same or not self.differs:
             return ""
+        if self.queries_only:
+            return (
+                "accepted for its documents' side, which is the passport's (every canary agrees as a document, cosine "
+                f"{self.cosine:.6f}); queries go another way, through a query side of their own"
+            )
         return (
             f"accepted as equivalent: differs from the passport in {', '.join(self.differs)}, "
             f"and every canary agrees (cosine {self.cosine:.6f})"
@@ -109,10 +120,18 @@ class Passport(BaseModel):
         if self.digest and digest == self.digest:
             return Verdict(same=True, cosine=None, differs=(), accepted=True)
         queries, documents = encoders.encode_both(encoder, CANARIES)
-        cosine = min(_lowest_cosine(self.queries, queries), _lowest_cosine(self.documents, documents))
+        of_queries, of_documents = _lowest_cosine(self.queries, queries), _lowest_cosine(self.documents, documents)
+        queries_only = differs == (QUERY_SIDE,) and of_queries < self.tolerance
+        cosine = of_documents if queries_only else min(of_queries, of_documents)
         unseen = _beyond_the_canaries(self.parts, parts)
         accepted = cosine >= self.tolerance and not unseen
-        return Verdict(same=False, cosine=cosine, differs=differs, accepted=accepted, unseen=unseen)
+        return Verdict(
+            same=False, cosine=cosine, differs=differs, accepted=accepted, unseen=unseen, queries_only=queries_only
+        )
+
+    def with_queries_of(self, encoder: Encoder) -> Passport:
+        """The passport of a model that differs in its query side alone; documents' canaries stay as they were."""
+        return self.issue(encoder, self.tolerance).model_copy(update={"documents": self.documents})
 
     def admit(self, encoder: Encoder, where: str) -> str:
         """Let a model use the collection, or refuse.

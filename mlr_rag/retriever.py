@@ -552,7 +552,8 @@ class Retriever:
                     raise
 
     def _adopt(self, pair: Pair) -> None:
-        self._left.append(self.store)
+        if pair.store is not self.store:
+            self._left.append(self.store)
         self._pair = pair
 
 

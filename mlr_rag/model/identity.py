@@ -13,6 +13,8 @@ from sentence_transformers.base.modules.module import Module
 from torch import Tensor, nn
 
 from mlr_rag.encoders import prompt_of
+from mlr_rag.model.sides import document_side, query_side
+from mlr_rag.passport import QUERY_SIDE
 
 # Keys of a transformers config that do not change what a model computes in evaluation.
 _HARMLESS = {
@@ -27,19 +29,29 @@ _TOLD_ELSEWHERE = {"max_seq_length", "model_kwargs", "processor_kwargs", "config
 
 
 def identity(model: SentenceTransformer) -> dict[str, Any]:
-    """The parts of a model's identity, each a value to show or a sha256: equal parts mean equal vectors."""
+    """The parts of a model's identity, each a value to show or a sha256: equal parts mean equal vectors.
+
+    A query side of its own has a part of its own, QUERY_SIDE; all others are as for the same model without, so that
+    where only that part differs documents' vectors are equal.
+    """
     key = _version_key(model)
+    documents, queries = nn.Sequential(*document_side(model)), nn.Sequential(*query_side(model))
     parts = {
-        "weights": _hash(_weights(model)),
-        "architecture": _hash_json(_architecture(model)),
+        "weights": _hash(_weights(documents)),
+        "architecture": _hash_json(_architecture(model[0])),
         "tokenizer": _hash_json(_tokenizer(model.tokenizer)),
-        "modules": _hash_json([[name, *_description(module)] for name, module in model.named_modules()]),
-        "settings": _hash_json([[type(module).__name__, _config(module)] for module in model]),
+        "modules": _hash_json([["", *_description(model)], *_descriptions(documents)]),
+        "settings": _hash_json(_settings(documents)),
         "prompts": {task: prompt_of(model, task) for task in ("query", "document")},
         "max_length": model.max_seq_length,
         "dimension": model.get_embedding_dimension(),
         "precision": str(model.dtype).removeprefix("torch."),
     }
+    if len(queries):
+        architectures = [_architecture(module) for module in queries]
+        parts[QUERY_SIDE] = _hash_json(
+            [_hash(_weights(queries)), architectures, _descriptions(queries), _settings(queries)]
+        )
     model.__dict__["_fingerprint"] = key, digest(parts)
     return parts
 
@@ -79,6 +91,14 @@ def _weights(model: nn.Module) -> Iterator[bytes]:
         yield from _value_bytes(name, value)
 
 
+def _descriptions(modules: nn.Sequential) -> list[list[str]]:
+    return [[name, *_description(module)] for name, module in modules.named_modules() if name]
+
+
+def _settings(modules: nn.Sequential) -> list[list[Any]]:
+    return [[type(module).__name__, _config(module)] for module in modules]
+
+
 def _description(module: nn.Module) -> tuple[str, str]:
     """A module's class and what its repr says of it (sizes, eps, activation), less what is idle in evaluation."""
     idle = isinstance(module, (nn.modules.dropout._DropoutNd, nn.ModuleList))
@@ -100,8 +120,8 @@ def _value_bytes(name: str, value: Any) -> Iterator[bytes]:
         yield tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def _architecture(model: Any) -> dict[str, Any]:
-    config: Any = getattr(model[0], "config", None)
+def _architecture(module: Any) -> dict[str, Any]:
+    config: Any = getattr(module, "config", None)
     return _computing(config.to_dict()) if hasattr(config, "to_dict") else {}
 
 

@@ -19,6 +19,8 @@ from mlr_rag.errors import (
     UnsupportedModelError,
 )
 from mlr_rag.model.pooling import MultiLayerPooling
+from mlr_rag.model.query_adapter import QueryAdapter
+from mlr_rag.model.twin import QUERY_FOLDER, TwinTransformer
 
 _STOCK: dict[str, Any] = {
     "Transformer": Transformer,
@@ -28,7 +30,10 @@ _STOCK: dict[str, Any] = {
     "LayerNorm": stock.LayerNorm,
     "Dropout": stock.Dropout,
 }
-_POOLING = f"{MultiLayerPooling.__module__}.{MultiLayerPooling.__qualname__}"
+_OURS: dict[str, Any] = {
+    f"{ours.__module__}.{ours.__qualname__}": ours for ours in (MultiLayerPooling, QueryAdapter, TwinTransformer)
+}
+_POOLING, _, _TWIN = _OURS
 _TOKENIZERS = (
     "tokenizer.json",
     "vocab.txt",
@@ -66,8 +71,10 @@ def _load_modules(folder: Path) -> list[nn.Module]:
     parts = (
         [(entry["type"], entry["path"]) for entry in listed] if listed else [("sentence_transformers.Transformer", "")]
     )
-    for _, inside in parts:
+    for name, inside in parts:
         _check_safe(folder / inside)
+        if name == _TWIN:
+            _check_safe(folder / inside / QUERY_FOLDER)
     home = folder / parts[0][1]
     whole = all(any(home.glob(pattern)) for pattern in ("config.json", "model*.safetensors"))
     if not whole or not any((home / name).exists() for name in _TOKENIZERS):
@@ -105,20 +112,20 @@ def is_mlr_folder(folder: Path) -> bool:
 
 
 def _kwargs(name: str) -> dict[str, Any]:
-    if not name.endswith(".Transformer"):
+    if name != _TWIN and not name.endswith(".Transformer"):
         return _LOCAL
     return {**_LOCAL, "model_kwargs": {"use_safetensors": True}}
 
 
 def _module_class(name: str, folder: Path) -> Any:
-    if name == _POOLING:
-        return MultiLayerPooling
+    if name in _OURS:
+        return _OURS[name]
     package, _, short = name.rpartition(".")
     if package.split(".")[0] != "sentence_transformers" or short not in _STOCK:
         raise UnsupportedModelError(
             f"{folder}/modules.json asks for a module that is not on the allow-list",
             found=name,
-            expected=", ".join([*_STOCK, "MultiLayerPooling"]),
+            expected=", ".join([*_STOCK, *(ours.__name__ for ours in _OURS.values())]),
             remedy="Modules of other packages are never imported.",
         )
     return _STOCK[short]

@@ -24,6 +24,9 @@ from mlr_rag.model.identity import fingerprint, identity
 from mlr_rag.model.loading import check_folder, is_mlr_folder, load_modules, read_json
 from mlr_rag.model.names import resolve
 from mlr_rag.model.pooling import MultiLayerPooling, PoolingMode, Start, resolve_layers
+from mlr_rag.model.query_adapter import AdapterForm, QueryAdapter
+from mlr_rag.model.sides import freeze_documents
+from mlr_rag.model.twin import TwinTransformer
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +51,7 @@ class MLRModel(SentenceTransformer):
         pooling: PoolingMode = "scalar_mix",
         token_pooling: str | None = None,
         start: Start = "identity",
+        separate_query_encoder: bool = False,
     ) -> MLRModel:
         """Multi-layer representations over a base model; until trained, its vectors are the base's own.
 
@@ -57,6 +61,8 @@ class MLRModel(SentenceTransformer):
             pooling: `last`, `mean`, `scalar_mix`, `self_contrastive` or `multi_vector` (see MultiLayerPooling).
             token_pooling: `cls`, `mean`, `lasttoken`, ...; the base's own by default.
             start: "identity", or "paper" for the paper's initial weights (not the base's vectors).
+            separate_query_encoder: Queries go through a copy of the base's Transformer, to be trained apart from the
+                documents', as in the paper; twice the memory (see TwinTransformer).
 
         Raises:
             ModelNotFoundError: no such model; lists what was tried.
@@ -92,6 +98,8 @@ class MLRModel(SentenceTransformer):
             include_prompt=token_pool.include_prompt,
             start=start,
         )
+        if separate_query_encoder:
+            transformer = TwinTransformer(transformer)
         model = cls._build([transformer, layer_pool, *tail], name, settings)
         check_capture(transformer, dict(transformer.preprocess(["a sentence"]).to(model.device)))
         return model
@@ -158,6 +166,42 @@ class MLRModel(SentenceTransformer):
         }
         config.write_text(json.dumps(content, indent=2, sort_keys=True), "utf-8")
 
+    def add_query_adapter(self, rank: int = 16, form: AdapterForm = "linear", seed: int = 0) -> MLRModel:
+        """This model with an adapter for queries before its last module: a new model, which shares the other modules.
+
+        Until trained it changes nothing. Documents never go through it, so a collection stays valid whatever it learns
+        (see QueryAdapter).
+
+        Args:
+            rank: How many directions it can change, up to the dimension.
+            form: "linear", or "keys" (see QueryAdapter).
+            seed: Of its first weights; the same seed gives the same model in every process.
+
+        Raises:
+            InvalidInputError: no such rank or form, or the model has an adapter.
+        """
+        modules: list[Any] = list(self)
+        if any(isinstance(module, QueryAdapter) for module in modules):
+            raise InvalidInputError("the model has a query adapter already", found=self.name, expected="none")
+        widths = [module.get_embedding_dimension() for module in modules if hasattr(module, "get_embedding_dimension")]
+        adapter = QueryAdapter(widths[-1], rank, form, seed)
+        return self._build([*modules[:-1], adapter, modules[-1]], self.name, _settings_of(self))
+
+    def without_query_adapter(self) -> MLRModel:
+        """This model less its adapter, if it has one: a new model, which shares the other modules."""
+        rest: list[nn.Module] = [module for module in self if not isinstance(module, QueryAdapter)]
+        return self._build(rest, self.name, _settings_of(self))
+
+    def freeze_documents(self) -> None:
+        """Leave only the query side to be trained, so that documents' vectors stay as they are, bit for bit.
+
+        The modules are frozen in every model that shares them; `requires_grad_(True)` undoes it.
+
+        Raises:
+            InvalidInputError: queries have no part of their own.
+        """
+        freeze_documents(self)
+
     def export_portable(self, path: str | Path) -> None:
         """Write stock modules that plain `SentenceTransformer` loads, without mlr_rag (see portable.py)."""
         from mlr_rag.model.portable import export_portable
@@ -190,7 +234,8 @@ class MLRModel(SentenceTransformer):
         """What `from_pretrained` needs, with the base's name, to make this model before any training."""
         pooling = self._pooling
         names = ("pooling", "token_pooling", "start")
-        return {"layers": list(self.layers), **{name: getattr(pooling, name) for name in names}}
+        separate = {"separate_query_encoder": True} if isinstance(self[0], TwinTransformer) else {}
+        return {"layers": list(self.layers), **{name: getattr(pooling, name) for name in names}, **separate}
 
     @property
     def fingerprint(self) -> str:
@@ -206,12 +251,11 @@ class MLRModel(SentenceTransformer):
         features: dict[str, Any] = super().forward(input, **kwargs)
         layers = features.get("layer_embeddings")
         if layers is not None:
-            rows: Any = layers.flatten(0, 1)
+            task, rows = kwargs.get("task") or features.get("task"), layers.flatten(0, 1)
             for module in list(self)[2:]:
-                rows = module({"sentence_embedding": rows})["sentence_embedding"]
+                rows = module({"sentence_embedding": rows, "task": task})["sentence_embedding"]
             features["layer_embeddings"] = rows.unflatten(0, layers.shape[:2])
-            is_query = (kwargs.get("task") or features.get("task")) == "query"
-            if self.pooling == "multi_vector" and not is_query:
+            if self.pooling == "multi_vector" and task != "query":
                 features["sentence_embedding"] = features["layer_embeddings"]
         return features
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Router
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, WeightedLayerPooling
+from sentence_transformers.base.modules import Router, Transformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, WeightedLayerPooling
 from torch import nn
 
 from mlr_rag.errors import UnsupportedModelError
 from mlr_rag.model.capture import find_final_norm
 from mlr_rag.model.loading import load_modules
 from mlr_rag.model.pooling import MultiLayerPooling
+from mlr_rag.model.query_adapter import QueryAdapter
+from mlr_rag.model.sides import document_side, query_side
 
 _README = """\
 # A multi-layer representation model, as stock sentence-transformers modules
@@ -23,8 +25,8 @@ _README = """\
     model = SentenceTransformer("this folder")
     model.encode_query(["..."]); model.encode_document(["..."])
 
-Layer weights of documents: {weights}. Queries use the last layer only, so always call `encode_query` for queries:
-plain `encode` gives a document's vector. {pools}
+Layer weights of documents: {weights}. Queries use the last layer only{queries}, so always call `encode_query` for
+queries: plain `encode` gives a document's vector. {pools}
 """
 _NO_POOLS = "Do not use worker pools: with hidden states on, they lose the layers without a word."
 
@@ -32,11 +34,12 @@ _NO_POOLS = "Do not use worker pools: with hidden states on, they lose the layer
 def export_portable(model: Any, path: str | Path) -> None:
     """Write the model so that plain `SentenceTransformer(path)` gives its vectors.
 
-    A pooling that leaves the last layer alone becomes Transformer and Pooling; `mean` and `scalar_mix` become a
-    Router that weights hidden states for documents.
+    Where queries and documents go the same way, and the pooling leaves the last layer alone, that is Transformer and
+    Pooling. Else it is a Router: `mean` and `scalar_mix` weight hidden states for documents, a separate query encoder
+    is a Transformer on the queries' route, and a linear adapter a Dense.
 
     Raises:
-        UnsupportedModelError: stock modules cannot express the pooling.
+        UnsupportedModelError: stock modules cannot express the pooling, or the adapter.
     """
     pooling: MultiLayerPooling = model[1]
     weights = pooling.weights()
@@ -47,19 +50,32 @@ def export_portable(model: Any, path: str | Path) -> None:
             expected="last, mean, scalar_mix or self_contrastive",
             remedy="Keep the folder that save() writes.",
         )
-    tail = [module for index, module in enumerate(model) if index > 1]
     weights = weights.detach().float().cpu()
-    only_last = bool((weights[:-1] == 0).all())
-    if only_last:
-        modules: list[nn.Module] = [model[0], _tokens(pooling), *tail]
-    else:
+    only_last, own = bool((weights[:-1] == 0).all()), query_side(model)
+    adapters = [_dense(module) for module in own if isinstance(module, QueryAdapter)]
+    if not only_last:
         _check_expressible(model, weights)
-        modules = [_router(model, pooling, weights), *tail]
+    transformer, _, *tail = cast("list[Any]", document_side(model))
+    if only_last and not own:
+        modules: list[nn.Module] = [transformer, _tokens(pooling), *tail]
+    else:
+        *middle, unit = tail
+        if not only_last:
+            transformer = _copy_with_hidden_states(transformer, model.device)
+        query_transformer: Any = next((module for module in own if isinstance(module, Transformer)), transformer)
+        mix = [] if only_last else [_mix(pooling, weights)]
+        router = Router.for_query_document(
+            query_modules=[query_transformer, _tokens(pooling), *middle, *adapters],
+            document_modules=[transformer, *mix, _tokens(pooling), *middle],
+        )
+        modules = [router, unit]
     stock = SentenceTransformer(modules=modules, prompts=model.prompts, similarity_fn_name=model.similarity_fn_name)
     stock.truncate_dim = model.truncate_dim
     stock.save(str(path), create_model_card=False)
     shown = ", ".join(f"{layer}: {weight:.4g}" for layer, weight in zip(pooling.layers, weights.tolist(), strict=True))
-    (Path(path) / "README.md").write_text(_README.format(weights=shown, pools="" if only_last else _NO_POOLS), "utf-8")
+    queries = ", of modules of their own" if own else ""
+    text = _README.format(weights=shown, queries=queries, pools="" if only_last else _NO_POOLS)
+    (Path(path) / "README.md").write_text(text, "utf-8")
 
 
 def _check_expressible(model: Any, weights: torch.Tensor) -> None:
@@ -75,7 +91,7 @@ def _check_expressible(model: Any, weights: torch.Tensor) -> None:
             found='token_pooling="max"',
             remedy="Keep the folder that save() writes.",
         )
-    tail = [type(module).__name__ for module in list(model)[2:] if not isinstance(module, Normalize)]
+    tail = [type(module).__name__ for module in document_side(model)[2:] if not isinstance(module, Normalize)]
     if tail and abs(float(weights.sum()) - 1) > 1e-6:
         raise UnsupportedModelError(
             "stock modules divide by the sum of the layer weights, which the modules after them would see",
@@ -96,20 +112,31 @@ def _tokens(pooling: MultiLayerPooling) -> Any:
     return Pooling(pooling.dimension, pooling.token_pooling, include_prompt=pooling.include_prompt)
 
 
-def _router(model: Any, pooling: MultiLayerPooling, weights: torch.Tensor) -> Any:
-    transformer = _copy_with_hidden_states(model)
+def _mix(pooling: MultiLayerPooling, weights: torch.Tensor) -> Any:
     mix = WeightedLayerPooling(pooling.dimension, num_hidden_layers=pooling.num_layers, layer_start=pooling.layers[0])
     every_layer = torch.zeros(pooling.num_layers + 1 - pooling.layers[0])
     every_layer[[layer - pooling.layers[0] for layer in pooling.layers]] = weights
     mix.layer_weights = nn.Parameter(every_layer)
-    return Router.for_query_document(
-        query_modules=[transformer, _tokens(pooling)], document_modules=[transformer, mix, _tokens(pooling)]
-    )
+    return mix
 
 
-def _copy_with_hidden_states(model: Any) -> Any:
+def _dense(adapter: QueryAdapter) -> Any:
+    """I + B A, in one matrix."""
+    if adapter.form != "linear":
+        raise UnsupportedModelError(
+            "stock modules cannot express the query adapter",
+            found=f'form="{adapter.form}"',
+            expected='form="linear"',
+            remedy="Keep the folder that save() writes.",
+        )
+    size = adapter.dimension
+    moved = adapter.adapt(torch.eye(size).to(adapter.read)).detach()  # row i is where the i-th unit vector goes
+    return Dense(size, size, bias=False, activation_function=nn.Identity(), init_weight=moved.T.contiguous())
+
+
+def _copy_with_hidden_states(module: Any, device: torch.device) -> Any:
     with tempfile.TemporaryDirectory() as folder:
-        model[0].save(folder)
+        module.save(folder)
         transformer: Any = load_modules(Path(folder))[0]
     transformer.config.output_hidden_states = True
-    return transformer.to(model.device)
+    return transformer.to(device)

@@ -1,0 +1,171 @@
+"""Training a query adapter: quick, the same each time, kept where it was best, and no document moves."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mlr_rag import InvalidInputError, MLRModel
+from mlr_rag.errors import TrainingError
+from mlr_rag.evaluation.evaluator import RetrievalEvaluator
+from mlr_rag.training.cache import ContentCache
+from mlr_rag.training.lists import TrainingList
+from mlr_rag.training.loss import ListLoss
+from mlr_rag.training.objectives import InfoNCE, ListwiseKL
+from mlr_rag.training.query_side import QueryTraining, _Frozen, train_query_adapter
+from mlr_rag.training.vectors import VectorCache
+from tests.tiny import WORDS
+
+DRAW = random.Random(5)
+CORPUS = {f"d{i}": " ".join(DRAW.sample(WORDS, 6)) for i in range(60)}
+# Nothing to be learned by heart: each query is a document's words in another order, a few of them exchanged.
+QUERIES = {f"q{i}": " ".join(DRAW.sample(CORPUS[f"d{i}"].split(), 4) + DRAW.sample(WORDS, 1)) for i in range(60)}
+QRELS = {f"q{i}": {f"d{i}": 1} for i in range(60)}
+DEV = {f"q{i}": QUERIES[f"q{i}"] for i in range(40, 60)}, {f"q{i}": QRELS[f"q{i}"] for i in range(40, 60)}
+OPTIONS: dict[str, Any] = {"epochs": 4, "batch_size": 16, "learning_rate": 1e-2}
+
+
+def _lists(teacher: bool = False) -> list[TrainingList]:
+    made = []
+    for i in range(40):
+        passages = (CORPUS[f"d{i}"], CORPUS[f"d{(i + 1) % 60}"], CORPUS[f"d{(i + 7) % 60}"])
+        made.append(TrainingList(QUERIES[f"q{i}"], passages, (3.0, 1.0, 2.0) if teacher else None, (1, 0, 0)))
+    return made
+
+
+@pytest.fixture
+def base(tiny_model_dir: Path) -> MLRModel:
+    model = MLRModel.from_pretrained(tiny_model_dir, layers=(1, 2, 3))
+    with torch.no_grad():
+        model[1].layer_weights.copy_(torch.tensor([0.2, 0.3, 0.5]))
+    return model
+
+
+def _trained(base: MLRModel, form: Any = "linear", **options: Any) -> tuple[MLRModel, QueryTraining]:
+    model = base.add_query_adapter(8, form)
+    return model, train_query_adapter(model, _lists(), CORPUS, **(OPTIONS | options))
+
+
+@pytest.mark.parametrize("form", ["linear", "keys"])
+def test_the_loss_falls_and_documents_stay(base: MLRModel, form: str) -> None:
+    documents = base.encode_document(list(CORPUS.values()))
+    model, done = _trained(base, form)
+    assert done.losses[-1] < done.losses[0] - 0.05
+    assert np.array_equal(model.encode_document(list(CORPUS.values())), documents)
+    assert (model.encode_query(list(QUERIES.values())) * base.encode_query(list(QUERIES.values()))).sum(1).min() < 0.99
+
+
+def test_scores_are_those_of_retrieval(base: MLRModel) -> None:
+    """From constants, what the model gives: adapter, unit length, cut and all."""
+    model, _ = _trained(base)
+    for truncate_dim in (None, 16):
+        model.truncate_dim = truncate_dim
+        frozen = _Frozen(model, _lists(), CORPUS, VectorCache(), None)
+        found = frozen.scores(model[-2], frozen.queries)[..., 0].detach().numpy()
+        expected = model.encode_query([each.query for each in _lists()]) @ model.encode_document(list(frozen.columns)).T
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_several_vectors_a_document_are_layers_last_first(tiny_model_dir: Path) -> None:
+    model = MLRModel.from_pretrained(tiny_model_dir, layers=(1, 2, 3), pooling="multi_vector").add_query_adapter(4)
+    frozen = _Frozen(model, _lists(), CORPUS, VectorCache(), None)
+    scores = frozen.scores(model[-2], frozen.queries).detach()
+    layers = model.encode_layers(list(frozen.columns))
+    queries = model.encode_query([each.query for each in _lists()])
+    np.testing.assert_allclose(scores[..., 0], queries @ layers[:, -1].T, atol=1e-5)
+    np.testing.assert_allclose(scores[..., 2], queries @ layers[:, 0].T, atol=1e-5)
+    batch = frozen.batch(torch.arange(3))
+    np.testing.assert_allclose(batch.of_documents(scores[:3]), model.similarity(queries[:3], layers), atol=1e-5)
+
+
+@pytest.mark.parametrize("objective", [InfoNCE(0.1), ListwiseKL()])
+def test_the_gradient_is_that_of_the_long_way(base: MLRModel, objective: Any) -> None:
+    """ListLoss encodes everything anew; without a corpus both have the same candidates."""
+    from mlr_rag.training.collator import ListCollator
+
+    model = base.add_query_adapter(8)
+    torch.nn.init.normal_(model[-2].write, std=0.1)
+    model.freeze_documents()
+    lists = _lists(teacher=True)[:6]
+    frozen = _Frozen(model, lists, None, VectorCache(), None)
+    loss = objective(frozen.scores(model[-2], frozen.queries), frozen.batch(torch.arange(6)))
+    loss.backward()
+    short = [parameter.grad.clone() for parameter in model[-2].parameters()]
+    model.zero_grad()
+    inputs = ListCollator(model)(lists)
+    groups = [
+        {key.removeprefix(f"{name}_"): value for key, value in inputs.items() if key.startswith(name)}
+        for name in ("query", "passage")
+    ]
+    whole = sum(ListLoss(model, objective, gradient_cache=False)(groups, inputs["label"]).values())
+    whole.backward()
+    torch.testing.assert_close(loss, whole, atol=1e-4, rtol=1e-4)
+    for one, parameter in zip(short, model[-2].parameters(), strict=True):
+        torch.testing.assert_close(one, parameter.grad, atol=1e-4, rtol=1e-3)
+
+
+def test_the_best_epoch_is_kept_and_is_what_an_evaluation_finds(base: MLRModel) -> None:
+    model, done = _trained(base, dev=DEV, epochs=6, learning_rate=0.05)
+    assert len(done.history) == 7
+    assert done.history[done.best] == max(done.history)
+    evaluated = RetrievalEvaluator(*DEV, CORPUS)
+    assert evaluated(base)["dev_ndcg@10"] == pytest.approx(done.history[0], abs=1e-6)
+    assert evaluated(model)["dev_ndcg@10"] == pytest.approx(done.history[done.best], abs=1e-6)
+
+
+def test_what_makes_dev_queries_worse_is_not_kept(base: MLRModel) -> None:
+    """Lists that call the wrong passages relevant: the adapter is left as it came."""
+    lies = [TrainingList(each.query, each.passages, labels=(0, 0, 1)) for each in _lists()]
+    model = base.add_query_adapter(8)
+    done = train_query_adapter(model, lies, CORPUS, dev=DEV, **(OPTIONS | {"learning_rate": 0.1}))
+    assert max(done.history[1:]) < done.history[0]
+    assert done.best == 0
+    assert np.array_equal(model.encode_query(list(DEV[0].values())), base.encode_query(list(DEV[0].values())))
+
+
+def test_the_same_seed_gives_the_same_weights(base: MLRModel) -> None:
+    one, other, another = (_trained(base, seed=seed)[0] for seed in (0, 0, 1))
+    assert torch.equal(one[-2].write, other[-2].write)
+    assert not torch.equal(one[-2].write, another[-2].write)
+
+
+def test_a_second_run_encodes_nothing(base: MLRModel, tmp_path: Path) -> None:
+    with VectorCache(tmp_path / "vectors.db") as cache:
+        _trained(base, cache=cache, dev=DEV)
+    with ContentCache(tmp_path / "vectors.db") as content:
+        known = content.count()
+    with VectorCache(tmp_path / "vectors.db") as cache:
+        model, _ = _trained(base, cache=cache, dev=DEV, seed=3)
+        calls: list[Any] = []
+        base[0].register_forward_pre_hook(lambda *args: calls.append(args))
+        train_query_adapter(model, _lists(), CORPUS, cache=cache, **OPTIONS)  # from other weights of the adapter
+    assert not calls
+    with ContentCache(tmp_path / "vectors.db") as content:
+        assert content.count() == known
+
+
+def test_impossible_trainings(base: MLRModel, tiny_model_dir: Path) -> None:
+    lists = _lists()
+    for model in (base, MLRModel.from_pretrained(tiny_model_dir, separate_query_encoder=True).add_query_adapter()):
+        with pytest.raises(InvalidInputError, match="not just an adapter"):
+            train_query_adapter(model, lists)
+    adapted = base.add_query_adapter(8)
+    with pytest.raises(InvalidInputError, match="no lists"):
+        train_query_adapter(adapted, [])
+    with pytest.raises(InvalidInputError, match="no corpus"):
+        train_query_adapter(adapted, lists, dev=DEV)
+    for options in ({"epochs": 0}, {"batch_size": 0}, {"epochs": 1.5}):
+        with pytest.raises(InvalidInputError, match=next(iter(options))):
+            train_query_adapter(adapted, lists, **options)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="the teacher gave no scores"):
+        train_query_adapter(adapted, lists, objective=ListwiseKL(), **OPTIONS)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(base: MLRModel) -> None:
+    with pytest.raises(TrainingError, match="epoch 1"):
+        _trained(base, objective=InfoNCE(1e-45))
