@@ -35,6 +35,13 @@ SECTIONS = (
     "frameworks",
     "langchain_suite",
     "llama_index_suite",
+    "raw_backbone",
+    "objectives",
+    "listwise",
+    "gradcache",
+    "score_cache",
+    "query_only",
+    "layers",
 )
 _HEADER = """# Benchmarks
 

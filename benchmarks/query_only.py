@@ -24,10 +24,10 @@ from mlr_rag.evaluation.metrics import query_metrics, search_all
 from mlr_rag.evaluation.significance import Difference, paired_bootstrap
 from mlr_rag.model.names import DEFAULT_MODEL
 from mlr_rag.stores import VectorStore
-from mlr_rag.training.building import build_lists
-from mlr_rag.training.mining import Dense, mine
+from mlr_rag.training.mining.building import build_lists
+from mlr_rag.training.mining.candidates import Dense, mine
+from mlr_rag.training.mining.vectors import VectorCache
 from mlr_rag.training.query_side import train_query_adapter
-from mlr_rag.training.vectors import VectorCache
 
 RANK, SEEDS, LEVEL, ENOUGH = 64, 3, 0.05, 2
 _DEPTH, _LENGTH = 20, 200  # candidates; passages in a list, so many that every positive has room

@@ -22,11 +22,11 @@ from benchmarks._common import ROOT, Row, parser, quiet, report, say
 from mlr_rag import MLRModel
 from mlr_rag.evaluation.collection import Collection
 from mlr_rag.model.names import DEFAULT_MODEL
-from mlr_rag.training.bm25 import BM25
-from mlr_rag.training.building import build_lists
-from mlr_rag.training.mining import mine, score_candidates
-from mlr_rag.training.model_teachers import CrossEncoderTeacher
-from mlr_rag.training.scores import ScoreCache
+from mlr_rag.training.mining.bm25 import BM25
+from mlr_rag.training.mining.building import build_lists
+from mlr_rag.training.mining.candidates import mine, score_candidates
+from mlr_rag.training.teachers.models import CrossEncoderTeacher
+from mlr_rag.training.teachers.scores import ScoreCache
 
 DEPTH, BATCH, LENGTH = 20, 32, 128  # candidates a query, pairs a batch of the teacher, tokens of a pair
 NOISE = 1e-3  # of a logit that is computed again in another batch
@@ -64,7 +64,7 @@ class Flow:
     """A training: candidates by BM25, scored by a cross-encoder, made into lists, distilled in a few steps."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        from mlr_rag.training.cross_encoder_trainer import start
+        from mlr_rag.training.teachers.cross_encoder_trainer import start
 
         collection = Collection.load(args.collection, "train")
         corpus = {document.id: document.text for document in collection.documents()}
@@ -84,8 +84,8 @@ class Flow:
 
     def train(self, cache: ScoreCache, folder: Path) -> int:
         """How many pairs the teacher was asked for."""
-        from mlr_rag.training.arguments import MLRTrainingArguments
-        from mlr_rag.training.trainer import MLRTrainer
+        from mlr_rag.training.trainer.arguments import MLRTrainingArguments
+        from mlr_rag.training.trainer.trainer import MLRTrainer
 
         lists, _ = build_lists(self.queries, self.corpus, self.qrels, self.run, self.score(cache), length=8)
         arguments = MLRTrainingArguments(str(folder), max_steps=3, per_device_train_batch_size=8)

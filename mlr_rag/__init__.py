@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mlr_rag.lazy import getter
 
 if TYPE_CHECKING:
     from mlr_rag.documents import Document, Hit
@@ -54,12 +55,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: importing mlr_rag itself pulls in neither torch nor a store."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOME[name]), name)
-    return value
+__getattr__ = getter(__name__, _HOME)  # importing mlr_rag itself pulls in neither torch nor a store
 
 
 def __dir__() -> list[str]:

@@ -54,7 +54,7 @@ def kb(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
 
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     shown, modules = modules_of("--help")
-    for command in ("index", "search", "info", "reindex", "rollback", "prune", "copy", "eval", "demo"):
+    for command in ("index", "search", "info", "reindex", "rollback", "prune", "copy", "eval", "layers", "demo"):
         assert f"\n  {command} " in shown
     assert "typer" in modules
     assert not modules & (HEAVY | {"numpy", "qdrant_edge", "pydantic"})

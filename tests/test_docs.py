@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import runpy
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,12 @@ def test_readme_snippets_print_what_is_shown(tmp_path: Path, monkeypatch: pytest
         assert printed.replace(f"edge:{tmp_path}/kb", "edge:KB") == shown, where
 
 
+def test_the_page_on_training_prints_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for where, printed, shown in run_blocks(ROOT / "docs" / "training.md"):
+        assert printed == shown, where
+
+
 def test_readme_names_commands_that_exist() -> None:
     from typer.testing import CliRunner
 
@@ -53,6 +60,7 @@ def test_readme_names_commands_that_exist() -> None:
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_examples_run_as_they_stand(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(example)])
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         runpy.run_path(str(example), run_name="__main__")
@@ -70,8 +78,10 @@ EXPECTED = {
     "moving_from_chroma": "page_content='Scurvy is caused by a lack of vitamin C.'",
     "migration": "switched to mean; back to scalar_mix",
     "own_store": "2 documents",
+    "finetune": "It is better, and in fine-tuned/.",
     "quickstart": "Scurvy is caused by a lack of vitamin C.\n",
     "filters_and_async": "Release 2024: filters and async\n1 updated",
     "layers": "(2, 3, 384) 0\n0.0",
+    "which_layer": "gain. These 3 queries are too few to show one.\nNone",
     "refused_model": "was made with another model, which differs in settings, weights",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal
@@ -273,7 +273,7 @@ def _at_least_float32(*tensors: Tensor) -> list[Tensor]:
     return [each.to(torch.promote_types(each.dtype, torch.float32)) for each in tensors]
 
 
-def _add_gradients(gradients: list[tuple[nn.Parameter, Tensor | None]], scale: Tensor) -> None:
+def _add_gradients(gradients: Sequence[tuple[nn.Parameter, Tensor | None]], scale: Tensor) -> None:
     for parameter, gradient in gradients:
         if gradient is not None:
             scaled = gradient * scale

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-from mlr_rag.training.teachers import CallableTeacher
+from mlr_rag.training.teachers.teacher import CallableTeacher
 
 _NAMES = {"billing": "Falcon", "login": "Osprey", "search": "Heron", "email": "Kestrel", "chat": "Merlin"}
 _TOPICS = {

@@ -27,8 +27,8 @@ from mlr_rag.model import MLRModel
 from mlr_rag.model.query_adapter import QueryAdapter
 from mlr_rag.model.sides import query_side
 from mlr_rag.training.lists import ListBatch, TrainingList
+from mlr_rag.training.mining.vectors import VectorCache
 from mlr_rag.training.objectives import InfoNCE, Objective
-from mlr_rag.training.vectors import VectorCache
 
 logger = logging.getLogger(__name__)
 

@@ -22,10 +22,10 @@ import torch
 from transformers import TrainerCallback
 
 from mlr_rag import MLRModel
-from mlr_rag.training.lora import add_lora
 from mlr_rag.training.loss import ListLoss
 from mlr_rag.training.objectives import SelfContrastive
-from mlr_rag.training.trainer import MLRTrainer
+from mlr_rag.training.trainer.lora import add_lora
+from mlr_rag.training.trainer.trainer import MLRTrainer
 from tests.training.material import arguments, evaluator, lists
 
 _EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "os.scandir"}
@@ -95,7 +95,11 @@ def main(model_dir: Path, folder: Path, kind: str, kills: int) -> None:
     files = int((folder / "whole" / "files.txt").read_text())
     random.seed(f"{kind} {kills}")
     for number in range(kills):
-        at = {"at_step": random.randint(1, 4)} if number % 3 == 2 else {"at_file": random.randint(files // 10, files // 2)}
+        at = (
+            {"at_step": random.randint(1, 4)}
+            if number % 3 == 2
+            else {"at_file": random.randint(files // 10, files // 2)}
+        )
         status = fork(model_dir, folder / "killed", kind, **at)
         left = sorted(item.name for item in (folder / "killed" / "run").iterdir())
         sys.stdout.write(f"{at} {status} {left}\n")

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from mlr_rag.evaluation.evaluator import RetrievalEvaluator
-from mlr_rag.training.arguments import MLRTrainingArguments
 from mlr_rag.training.lists import TrainingList
+from mlr_rag.training.trainer.arguments import MLRTrainingArguments
 
 THINGS = "river stone bridge kitchen stove kettle capital water road file".split()
 

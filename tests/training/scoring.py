@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mlr_rag.training.cache import content_key
-from mlr_rag.training.scores import ScoreCache
+from mlr_rag.training.teachers.scores import ScoreCache
 
 BATCH = 20
 

@@ -9,7 +9,7 @@ import pytest
 
 from mlr_rag import InvalidInputError
 from mlr_rag.errors import MissingExtraError
-from mlr_rag.training.bm25 import BM25
+from mlr_rag.training.mining.bm25 import BM25
 
 TEXTS = {"d1": "old stone bridge", "d2": "Stone bridge, stone road", "d3": "the river", "d4": "bridge of the river"}
 
@@ -49,7 +49,7 @@ def test_ties_are_broken_by_id_even_where_the_list_is_cut() -> None:
 
 def test_results_do_not_depend_on_the_order_of_hashes() -> None:
     code = (
-        "from mlr_rag.training.bm25 import BM25\n"
+        "from mlr_rag.training.mining.bm25 import BM25\n"
         f"print(list(BM25().index({TEXTS!r}).search(['stone bridge river', 'old road bridge'], 4)))"
     )
     seen = {

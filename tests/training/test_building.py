@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from mlr_rag import Document, InvalidInputError, Retriever
 from mlr_rag.testing import HashEncoder
-from mlr_rag.training.building import Counts, build_lists, normalized, percentiles, with_scores
 from mlr_rag.training.lists import TrainingList
-from mlr_rag.training.scores import ScoreCache
-from mlr_rag.training.teachers import CallableTeacher
+from mlr_rag.training.mining.building import Counts, build_lists, normalized, percentiles, with_scores
+from mlr_rag.training.teachers.scores import ScoreCache
+from mlr_rag.training.teachers.teacher import CallableTeacher
 
 CORPUS = {id: f"text {id}" for id in "abcdefghij"}
 QUERIES = {"q": "a query"}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mlr_rag import InvalidInputError
-from mlr_rag.training.consistency import Kept, confident, consistent, teacher_agrees
+from mlr_rag.training.mining.consistency import Kept, confident, consistent, teacher_agrees
 
 SOURCES = {"q1": "a", "q2": "b", "q3": "c"}
 

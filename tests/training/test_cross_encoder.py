@@ -12,10 +12,10 @@ import torch
 
 from mlr_rag import MLRModel
 from mlr_rag.errors import InvalidInputError, ModelError, UnsafeModelError
-from mlr_rag.training import cross_encoder_trainer
-from mlr_rag.training.cross_encoder import TrainedTeacher, train_cross_encoder
-from mlr_rag.training.model_teachers import CrossEncoderTeacher
-from mlr_rag.training.teachers import as_teacher
+from mlr_rag.training.teachers import cross_encoder_trainer
+from mlr_rag.training.teachers.cross_encoder import TrainedTeacher, train_cross_encoder
+from mlr_rag.training.teachers.models import CrossEncoderTeacher
+from mlr_rag.training.teachers.teacher import as_teacher
 from tests.training.crossing import build_cross_encoder
 
 WORDS = "paris water river stone bridge kettle stove kitchen roads line".split()

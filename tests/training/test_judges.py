@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from mlr_rag.errors import InvalidInputError, MissingExtraError, TeacherError
-from mlr_rag.training.judges import LLMJudge
-from mlr_rag.training.scores import ScoreCache
-from mlr_rag.training.teachers import as_teacher
+from mlr_rag.training.teachers.judges import LLMJudge
+from mlr_rag.training.teachers.scores import ScoreCache
+from mlr_rag.training.teachers.teacher import as_teacher
 
 PAIRS = [("capital of france", "paris is the capital"), ("kettle", "a stone bridge"), ("river", "the river {x} %s")]
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from mlr_rag import InvalidInputError, MLRModel
 from mlr_rag.errors import TrainingError
-from mlr_rag.training.lora import add_lora, has_lora, merge_lora
-from mlr_rag.training.trainer import MLRTrainer
+from mlr_rag.training.trainer.lora import add_lora, has_lora, merge_lora
+from mlr_rag.training.trainer.trainer import MLRTrainer
 from tests import tiny
 from tests.training.material import arguments, evaluator, lists, one_thread  # noqa: F401
 from tests.training.test_trainer import Scripted

@@ -11,12 +11,12 @@ from sentence_transformers import SentenceTransformer
 
 from mlr_rag import Document, InvalidInputError, MLRModel, Retriever
 from mlr_rag.testing import HashEncoder
-from mlr_rag.training import mining
-from mlr_rag.training.bm25 import BM25
-from mlr_rag.training.mining import Dense, best, mine, rrf, score_candidates
-from mlr_rag.training.scores import ScoreCache, TeacherError
-from mlr_rag.training.teachers import CallableTeacher
-from mlr_rag.training.vectors import VectorCache
+from mlr_rag.training.mining import candidates as mining
+from mlr_rag.training.mining.bm25 import BM25
+from mlr_rag.training.mining.candidates import Dense, best, mine, rrf, score_candidates
+from mlr_rag.training.mining.vectors import VectorCache
+from mlr_rag.training.teachers.scores import ScoreCache, TeacherError
+from mlr_rag.training.teachers.teacher import CallableTeacher
 
 WORDS = "stone bridge river road kettle capital paris france water boils meet old sing kitchen line page number".split()
 

@@ -15,15 +15,15 @@ from torch import Tensor
 
 from mlr_rag import MLRModel
 from mlr_rag.errors import InvalidInputError, UnsupportedModelError
-from mlr_rag.training.arguments import MLRTrainingArguments
-from mlr_rag.training.attention import CrossAttention, check_shared_tokenizer
 from mlr_rag.training.collator import ListCollator
-from mlr_rag.training.dynamic_filter import DynamicFalseNegativeFilter, DynamicInfoNCE
 from mlr_rag.training.lists import ListBatch, TrainingList
-from mlr_rag.training.multilevel import MultiLevelLoss, multi_level_objective
+from mlr_rag.training.multilevel.attention import CrossAttention, check_shared_tokenizer
+from mlr_rag.training.multilevel.dynamic_filter import DynamicFalseNegativeFilter, DynamicInfoNCE
+from mlr_rag.training.multilevel.loss import MultiLevelLoss, multi_level_objective
 from mlr_rag.training.objectives import ListwiseKL
-from mlr_rag.training.trainer import MLRTrainer
-from mlr_rag.training.weights import load_weights
+from mlr_rag.training.trainer.arguments import MLRTrainingArguments
+from mlr_rag.training.trainer.trainer import MLRTrainer
+from mlr_rag.training.trainer.weights import load_weights
 from tests.tiny import CONFIGS, tokenizer
 
 INF = math.inf

@@ -16,9 +16,9 @@ from mlr_rag.evaluation.evaluator import RetrievalEvaluator
 from mlr_rag.training.cache import ContentCache
 from mlr_rag.training.lists import TrainingList
 from mlr_rag.training.loss import ListLoss
+from mlr_rag.training.mining.vectors import VectorCache
 from mlr_rag.training.objectives import InfoNCE, ListwiseKL
 from mlr_rag.training.query_side import QueryTraining, _Frozen, train_query_adapter
-from mlr_rag.training.vectors import VectorCache
 from tests.tiny import WORDS
 
 DRAW = random.Random(5)

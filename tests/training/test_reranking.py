@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mlr_rag.errors import InvalidInputError
-from mlr_rag.training.reranking import rerank
-from mlr_rag.training.scores import ScoreCache
-from mlr_rag.training.teachers import CallableTeacher
+from mlr_rag.training.teachers.reranking import rerank
+from mlr_rag.training.teachers.scores import ScoreCache
+from mlr_rag.training.teachers.teacher import CallableTeacher
 
 CORPUS = {"a": "1", "b": "22", "c": "333", "d": "4444"}
 QUERIES = {"q": "query", "r": "other"}

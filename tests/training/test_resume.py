@@ -15,7 +15,7 @@ from mlr_rag import InvalidInputError, MLRModel, StoreLockedError
 from mlr_rag.folders import lock_folder
 from mlr_rag.training.lists import TrainingList
 from mlr_rag.training.objectives import InfoNCE
-from mlr_rag.training.trainer import MLRTrainer, TrainingResult
+from mlr_rag.training.trainer.trainer import MLRTrainer, TrainingResult
 from tests.training.material import arguments, evaluator, lists, one_thread  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("one_thread")

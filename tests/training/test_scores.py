@@ -15,7 +15,7 @@ import pytest
 from mlr_rag import progress
 from mlr_rag.errors import InvalidInputError, StoreCorruptError, TeacherError
 from mlr_rag.training.cache import ContentCache, content_key
-from mlr_rag.training.scores import ScoreCache
+from mlr_rag.training.teachers.scores import ScoreCache
 from tests.training.scoring import BATCH, HashTeacher, pairs_of, true_score
 
 

@@ -14,10 +14,10 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from mlr_rag import MLRModel
 from mlr_rag.errors import InvalidInputError, ModelNotFoundError, UnsafeModelError, UnsupportedModelError
 from mlr_rag.testing import HashEncoder
-from mlr_rag.training.model_teachers import BiEncoderTeacher, CrossEncoderTeacher
-from mlr_rag.training.scores import ScoreCache
-from mlr_rag.training.teachers import CallableTeacher, MeanTeacher, as_teacher
-from mlr_rag.training.vectors import VectorCache
+from mlr_rag.training.mining.vectors import VectorCache
+from mlr_rag.training.teachers.models import BiEncoderTeacher, CrossEncoderTeacher
+from mlr_rag.training.teachers.scores import ScoreCache
+from mlr_rag.training.teachers.teacher import CallableTeacher, MeanTeacher, as_teacher
 from tests.training.crossing import build_cross_encoder
 from tests.training.scoring import HashTeacher, pairs_of
 

@@ -19,12 +19,12 @@ from torch import nn
 from mlr_rag import InvalidInputError, MLRModel
 from mlr_rag import progress as progress_module
 from mlr_rag.errors import TrainingError
-from mlr_rag.training import arguments as arguments_module
-from mlr_rag.training.arguments import MLRTrainingArguments
 from mlr_rag.training.collator import ListCollator
 from mlr_rag.training.loss import ListLoss
 from mlr_rag.training.objectives import InfoNCE, SelfContrastive
-from mlr_rag.training.trainer import MLRTrainer
+from mlr_rag.training.trainer import arguments as arguments_module
+from mlr_rag.training.trainer.arguments import MLRTrainingArguments
+from mlr_rag.training.trainer.trainer import MLRTrainer
 from tests.training.material import arguments, evaluator, lists, one_thread  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("one_thread")

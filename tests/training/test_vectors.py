@@ -12,9 +12,9 @@ import torch
 from mlr_rag import InvalidInputError, MLRModel
 from mlr_rag.errors import StoreCorruptError, UnsupportedModelError
 from mlr_rag.testing import HashEncoder
-from mlr_rag.training import vectors
 from mlr_rag.training.cache import ContentCache, content_key
-from mlr_rag.training.vectors import VectorCache
+from mlr_rag.training.mining import vectors
+from mlr_rag.training.mining.vectors import VectorCache
 
 TEXTS = ["stone bridge", "river", "old road by the river", "river", "kettle"]
 
@@ -103,7 +103,7 @@ def test_what_a_killed_process_has_encoded_is_kept(path: Path) -> None:
     code = f"""
 import os, signal
 from mlr_rag.testing import HashEncoder
-from mlr_rag.training import vectors
+from mlr_rag.training.mining import vectors
 vectors.WINDOW = 2
 class Killed(HashEncoder):
     def encode_document(self, inputs):

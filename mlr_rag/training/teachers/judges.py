@@ -14,7 +14,7 @@ import numpy as np
 
 from mlr_rag.errors import InvalidInputError, MissingExtraError, TeacherError
 from mlr_rag.training.cache import content_key
-from mlr_rag.training.scores import Pair, Scores
+from mlr_rag.training.teachers.scores import Pair, Scores
 
 PROMPT = """You grade how well a passage serves a person who asked a query.
 

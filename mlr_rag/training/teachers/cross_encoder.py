@@ -12,13 +12,13 @@ from typing import Any
 from mlr_rag.errors import InvalidInputError, ModelError
 from mlr_rag.evaluation.metrics import mean_metrics
 from mlr_rag.folders import lock_folder
-from mlr_rag.training.building import Counts, build_lists
-from mlr_rag.training.checkpoints import RunFolder
 from mlr_rag.training.lists import TrainingList
-from mlr_rag.training.mining import Corpus
-from mlr_rag.training.model_teachers import CrossEncoderTeacher
-from mlr_rag.training.reranking import rerank
-from mlr_rag.training.scores import ScoreCache
+from mlr_rag.training.mining.building import Counts, build_lists
+from mlr_rag.training.mining.candidates import Corpus
+from mlr_rag.training.teachers.models import CrossEncoderTeacher
+from mlr_rag.training.teachers.reranking import rerank
+from mlr_rag.training.teachers.scores import ScoreCache
+from mlr_rag.training.trainer.checkpoints import RunFolder
 
 Judgments = Mapping[str, Mapping[str, int]]
 
@@ -128,7 +128,7 @@ def _train(
     base: str | Path, lists: Sequence[TrainingList], folder: Path, settings: dict[str, Any], resume: bool
 ) -> CrossEncoderTeacher:
     """The teacher in the folder, trained as far as it was not."""
-    from mlr_rag.training.cross_encoder_trainer import fit, start
+    from mlr_rag.training.teachers.cross_encoder_trainer import fit, start
 
     model = start(base, settings["max_length"], settings["seed"])
     texts = hashlib.sha256(json.dumps([asdict(each) for each in lists]).encode())

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from mlr_rag import progress
 from mlr_rag.encoders import Encoder, Vectors, open_encoder
 from mlr_rag.errors import InvalidInputError
-from mlr_rag.training.scores import ScoreCache
-from mlr_rag.training.vectors import VectorCache
+from mlr_rag.training.mining.vectors import VectorCache
+from mlr_rag.training.teachers.scores import ScoreCache
 
 if TYPE_CHECKING:
     from mlr_rag.retriever import Retriever
@@ -195,7 +195,7 @@ def score_candidates(
         InvalidInputError: the run names a query or a document that is not there.
         TeacherError: see ScoreCache.score; what was scored before is kept.
     """
-    from mlr_rag.training.teachers import as_teacher  # which imports torch
+    from mlr_rag.training.teachers.teacher import as_teacher  # which imports torch
 
     check_texts(queries, "query")
     check_corpus(corpus)

@@ -17,8 +17,8 @@ from mlr_rag.model.batches import pad_features, token_batches
 from mlr_rag.model.identity import _architecture, _hash, _hash_json, _tokenizer, _weights
 from mlr_rag.model.loading import _check_safe, read_json
 from mlr_rag.model.names import resolve
-from mlr_rag.training.scores import Pair, Scores
-from mlr_rag.training.vectors import VectorCache
+from mlr_rag.training.mining.vectors import VectorCache
+from mlr_rag.training.teachers.scores import Pair, Scores
 
 _CPU_TOKENS, _GPU_TOKENS = 3072, 32768  # in a padded batch; see mlr_rag.model.encoding
 

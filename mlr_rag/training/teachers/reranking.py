@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlr_rag.errors import InvalidInputError
-from mlr_rag.training.mining import Corpus, Run, score_candidates
-from mlr_rag.training.scores import ScoreCache
+from mlr_rag.training.mining.candidates import Corpus, Run, score_candidates
+from mlr_rag.training.teachers.scores import ScoreCache
 
 
 def rerank(

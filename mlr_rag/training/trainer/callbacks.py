@@ -12,7 +12,7 @@ from mlr_rag import progress
 from mlr_rag.errors import TrainingError
 
 if TYPE_CHECKING:
-    from mlr_rag.training.trainer import MLRTrainer
+    from mlr_rag.training.trainer.trainer import MLRTrainer
 
 
 class Checkpoints(TrainerCallback):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mlr_rag.errors import TrainingError
 from mlr_rag.model.model import MLRModel
-from mlr_rag.training.lora import has_lora
+from mlr_rag.training.trainer.lora import has_lora
 
 _LOSS = "loss.safetensors"
 _MODEL = "model."  # what a loss calls its model

@@ -21,16 +21,16 @@ from transformers.utils import logging as hf_logging
 from mlr_rag.errors import InvalidInputError, TrainingError
 from mlr_rag.folders import lock_folder
 from mlr_rag.model.model import MLRModel
-from mlr_rag.training.arguments import MLRTrainingArguments
-from mlr_rag.training.callbacks import Checkpoints, EarlyStopping, FiniteGradients, ProgressBar, is_spent
-from mlr_rag.training.checkpoints import RunFolder
 from mlr_rag.training.collator import ListCollator
 from mlr_rag.training.lists import TrainingList, beginning, to_dataset
-from mlr_rag.training.lora import has_lora, merge_lora
 from mlr_rag.training.loss import ListLoss
-from mlr_rag.training.run_identity import run_parts
 from mlr_rag.training.sampler import LengthBucketSampler
-from mlr_rag.training.weights import load_weights, save_weights
+from mlr_rag.training.trainer.arguments import MLRTrainingArguments
+from mlr_rag.training.trainer.callbacks import Checkpoints, EarlyStopping, FiniteGradients, ProgressBar, is_spent
+from mlr_rag.training.trainer.checkpoints import RunFolder
+from mlr_rag.training.trainer.lora import has_lora, merge_lora
+from mlr_rag.training.trainer.run_identity import run_parts
+from mlr_rag.training.trainer.weights import load_weights, save_weights
 
 _STATE = "trainer_state.json"
 _TOLERANCE = 1e-6  # of a metric that is measured twice on one machine

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlr_rag.errors import InvalidInputError, MissingExtraError
-from mlr_rag.training.mining import Corpus, Ranking, best, texts_of
+from mlr_rag.training.mining.candidates import Corpus, Ranking, best, texts_of
 
 Stemmer = Callable[[list[str]], list[str]]
 

@@ -19,13 +19,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mlr_rag.encoders import prompt_of
 from mlr_rag.errors import InvalidInputError, UnsupportedModelError
-from mlr_rag.training.attention import CrossAttention, check_shared_tokenizer
-from mlr_rag.training.dynamic_filter import DynamicFalseNegativeFilter, DynamicInfoNCE
 from mlr_rag.training.loss import ListLoss
 from mlr_rag.training.losses import word_kl
 from mlr_rag.training.losses._checks import check_positive_number
-from mlr_rag.training.model_teachers import CrossEncoderTeacher
+from mlr_rag.training.multilevel.attention import CrossAttention, check_shared_tokenizer
+from mlr_rag.training.multilevel.dynamic_filter import DynamicFalseNegativeFilter, DynamicInfoNCE
 from mlr_rag.training.objectives import ListwiseKL, Objective, WeightedSum
+from mlr_rag.training.teachers.models import CrossEncoderTeacher
 
 __all__ = [
     "CrossAttention",

@@ -16,7 +16,7 @@ from mlr_rag.errors import InvalidInputError, StoreCorruptError, TeacherError
 from mlr_rag.training.cache import ContentCache, content_key
 
 if TYPE_CHECKING:
-    from mlr_rag.training.teachers import Teacher
+    from mlr_rag.training.teachers.teacher import Teacher
 
 Pair = tuple[str, str]
 Scores = npt.NDArray[np.float64]

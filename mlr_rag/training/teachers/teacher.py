@@ -10,7 +10,7 @@ import numpy as np
 
 from mlr_rag.errors import InvalidInputError
 from mlr_rag.model.names import resolve
-from mlr_rag.training.scores import Pair, ScoreCache, Scores
+from mlr_rag.training.teachers.scores import Pair, ScoreCache, Scores
 
 
 class Teacher(Protocol):
@@ -131,8 +131,8 @@ def as_teacher(source: Any, fingerprint: str = "") -> Teacher:
     Raises:
         InvalidInputError: it is none of these, or lacks a fingerprint.
     """
-    from mlr_rag.training.judges import LLMJudge
-    from mlr_rag.training.model_teachers import BiEncoderTeacher, CrossEncoderTeacher, is_cross_encoder
+    from mlr_rag.training.teachers.judges import LLMJudge
+    from mlr_rag.training.teachers.models import BiEncoderTeacher, CrossEncoderTeacher, is_cross_encoder
 
     if isinstance(source, (str, Path)):
         return CrossEncoderTeacher(source) if is_cross_encoder(resolve(source)) else BiEncoderTeacher(source)

@@ -13,8 +13,8 @@ import numpy as np
 
 from mlr_rag.errors import InvalidInputError
 from mlr_rag.training.lists import TrainingList
-from mlr_rag.training.mining import Corpus, check_corpus, check_known, check_texts, passages
-from mlr_rag.training.scores import ScoreCache
+from mlr_rag.training.mining.candidates import Corpus, check_corpus, check_known, check_texts, passages
+from mlr_rag.training.teachers.scores import ScoreCache
 
 Graded = Mapping[str, Mapping[str, float]]  # query id → document id → grade or score
 
@@ -239,7 +239,7 @@ def with_scores(lists: Sequence[TrainingList], teacher: Any, cache: ScoreCache |
     Raises:
         TeacherError: see ScoreCache.score.
     """
-    from mlr_rag.training.teachers import as_teacher  # which imports torch
+    from mlr_rag.training.teachers.teacher import as_teacher  # which imports torch
 
     pairs = [(each.query, passage) for each in lists for passage in each.passages]
     cache = ScoreCache() if cache is None else cache

@@ -15,11 +15,11 @@ from transformers.utils import logging
 from mlr_rag.errors import ModelError
 from mlr_rag.model.loading import _check_safe, read_json
 from mlr_rag.model.names import resolve
-from mlr_rag.training.arguments import has_bfloat16  # first: it says what is not installed
-from mlr_rag.training.callbacks import FiniteGradients, ProgressBar
-from mlr_rag.training.checkpoints import RunFolder
 from mlr_rag.training.lists import TrainingList, to_dataset
-from mlr_rag.training.model_teachers import is_cross_encoder, load_cross_encoder
+from mlr_rag.training.teachers.models import is_cross_encoder, load_cross_encoder
+from mlr_rag.training.trainer.arguments import has_bfloat16  # first: it says what is not installed
+from mlr_rag.training.trainer.callbacks import FiniteGradients, ProgressBar
+from mlr_rag.training.trainer.checkpoints import RunFolder
 
 # isort: split
 from sentence_transformers import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments

@@ -1,0 +1,1 @@
+"""What says how relevant a passage is, and the cache of what they said."""
