@@ -152,7 +152,7 @@ def test_another_model_is_another_run(tiny_model_dir: Path, tmp_path: Path) -> N
 def test_what_changes_no_weight_makes_no_other_run(tiny_model_dir: Path, tmp_path: Path) -> None:
     first = trainer(tmp_path, tiny_model_dir, settings={"max_steps": 1})
     settings = {"max_steps": 1, "logging_steps": 1, "save_total_limit": 5, "dataloader_num_workers": 1}
-    assert trainer(tmp_path, tiny_model_dir, settings=settings)._folder.parts == first._folder.parts
+    assert trainer(tmp_path, tiny_model_dir, settings=settings).folder.parts == first.folder.parts
 
 
 def test_resume_false_begins_anew_in_the_same_folder(tiny_model_dir: Path, tmp_path: Path) -> None:
@@ -194,5 +194,5 @@ def test_only_the_best_and_the_last_checkpoints_are_kept(tiny_model_dir: Path, t
 
 def test_lists_that_differ_in_a_text_only_are_other_lists(tiny_model_dir: Path, tmp_path: Path) -> None:
     changed = [*lists()[:-1], TrainingList("another", ("one", "two"), (1.0, 0.0))]
-    parts = [trainer(tmp_path, tiny_model_dir, lists=given)._folder.parts["lists"] for given in (lists(), changed)]
+    parts = [trainer(tmp_path, tiny_model_dir, lists=given).folder.parts["lists"] for given in (lists(), changed)]
     assert parts[0] != parts[1]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PrinterCallback, ProgressCallback, set_seed
+from transformers import set_seed
 from transformers.utils import logging
 
 from mlr_rag.errors import ModelError
@@ -20,6 +20,7 @@ from mlr_rag.training.teachers.models import is_cross_encoder, load_cross_encode
 from mlr_rag.training.trainer.arguments import has_bfloat16  # first: it says what is not installed
 from mlr_rag.training.trainer.callbacks import FiniteGradients, ProgressBar
 from mlr_rag.training.trainer.checkpoints import RunFolder
+from mlr_rag.training.trainer.staging import StagedCheckpoints
 
 # isort: split
 from sentence_transformers import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
@@ -79,8 +80,6 @@ def fit(model: CrossEncoder, lists: Sequence[TrainingList], folder: RunFolder, s
         loss=_ListLoss(model),
         callbacks=[FiniteGradients(), bar],
     )
-    trainer.remove_callback(ProgressCallback)
-    trainer.remove_callback(PrinterCallback)
     with _quiet():
         try:
             trainer.train(resume_from_checkpoint=str(folder.checkpoint(steps[-1])) if steps else None)
@@ -108,26 +107,13 @@ class _ListLoss(nn.Module):
         return torch.stack(losses).mean()
 
 
-class _Trainer(CrossEncoderTrainer):
-    """Writes checkpoints that are complete or not there, and no model card."""
+class _Trainer(StagedCheckpoints, CrossEncoderTrainer):
+    """Saves the model as `load_cross_encoder` reads it."""
 
     def __init__(self, folder: RunFolder, **options: Any) -> None:
         super().__init__(**options)
-        self._folder = folder
-        self._staging: Path | None = None
-
-    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """None: a model card would quote training texts and ask the hub for names."""
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._staging or self.args.output_dir)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        with self._folder.writing(self.state.global_step) as partial:
-            self._staging = partial.parent
-            super()._save_checkpoint(model, trial)
-            self._staging = None
-        self._folder.prune(None, 1)
+        self.folder = folder
+        self.remove_bars()
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         self.model.save_pretrained(str(output_dir or self.args.output_dir), create_model_card=False)

@@ -14,7 +14,7 @@ import torch
 from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.base.evaluation import BaseEvaluator
 from torch import nn
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerState, set_seed
+from transformers import TrainerCallback, TrainerState, set_seed
 from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import logging as hf_logging
 
@@ -30,6 +30,7 @@ from mlr_rag.training.trainer.callbacks import Checkpoints, EarlyStopping, Finit
 from mlr_rag.training.trainer.checkpoints import RunFolder
 from mlr_rag.training.trainer.lora import has_lora, merge_lora
 from mlr_rag.training.trainer.run_identity import run_parts
+from mlr_rag.training.trainer.staging import StagedCheckpoints
 from mlr_rag.training.trainer.weights import load_weights, save_weights
 
 _STATE = "trainer_state.json"
@@ -64,7 +65,7 @@ class TrainingResult:
         return self.best is not None and self.start is not None and self.best > self.start
 
 
-class MLRTrainer(SentenceTransformerTrainer):
+class MLRTrainer(StagedCheckpoints, SentenceTransformerTrainer):
     """Trains an MLRModel on lists, in place, by sentence-transformers' trainer.
 
     Queries and passages get the tasks and prompts that `encode_query` and `encode_document` give them. What is
@@ -127,12 +128,10 @@ class MLRTrainer(SentenceTransformerTrainer):
             data_collator=ListCollator(model),  # type: ignore[arg-type]
             callbacks=[Checkpoints(self), *stopping, FiniteGradients(), self._bar, *callbacks],
         )
-        self.remove_callback(ProgressCallback)
-        self.remove_callback(PrinterCallback)
+        self.remove_bars()
         self.resumed = False
-        self._limit, self._patience = limit, patience
-        self._staging: Path | None = None
-        self._folder = RunFolder(str(args.output_dir), run_parts(model, lists, loss, settings, evaluator))
+        self.limit, self._patience = limit, patience
+        self.folder = RunFolder(str(args.output_dir), run_parts(model, lists, loss, settings, evaluator))
 
     def train(self, resume: bool = True) -> TrainingResult:  # type: ignore[override]
         """Train to the end, or go on from the last complete checkpoint of this run; a run at its end is only loaded.
@@ -150,18 +149,18 @@ class MLRTrainer(SentenceTransformerTrainer):
             StoreLockedError: another process trains there.
         """
         self._check_tasks()
-        lock = lock_folder(self._folder.path, ".lock", "Wait until it is done, or use another output_dir.")
+        lock = lock_folder(self.folder.path, ".lock", "Wait until it is done, or use another output_dir.")
         bars = hf_logging.is_progress_bar_enabled()
         hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # each checkpoint would show one
         try:
-            self._folder.claim(resume)
-            known = self._folder.result()
+            self.folder.claim(resume)
+            known = self.folder.result()
             if known is None:
                 self._run()
                 result = self._outcome()
-                self._folder.finish(asdict(result))
+                self.folder.finish(asdict(result))
             else:
-                self._load_from_checkpoint(self._folder.checkpoint(known["best_step"]))
+                self._load_from_checkpoint(self.folder.checkpoint(known["best_step"]))
                 result = TrainingResult(**{**known, "history": tuple(known["history"])})
             if has_lora(self._model):
                 merge_lora(self._model)
@@ -177,14 +176,14 @@ class MLRTrainer(SentenceTransformerTrainer):
 
     def _run(self) -> None:
         """All steps that are still to be done, and the best weights."""
-        steps = self._folder.steps()
+        steps = self.folder.steps()
         self.resumed = bool(steps)
         set_seed(self.args.seed)
         if not steps:
             self._check_start()
             super().train()
             return
-        last = self._folder.checkpoint(steps[-1])
+        last = self.folder.checkpoint(steps[-1])
         state = TrainerState.load_from_json(str(last / _STATE))
         stopped = bool(self._patience and self._metric) and is_spent(
             state.log_history, self._patience or 0, self._metric
@@ -245,9 +244,6 @@ class MLRTrainer(SentenceTransformerTrainer):
         """Lists of like length together."""
         return LengthBucketSampler(dataset, batch_size, drop_last, self._model, *args, **kwargs)
 
-    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """None: a model card would quote training texts and ask the hub for names."""
-
     def _check_tasks(self) -> None:
         first: Any = self.train_dataset
         batch = self.data_collator([first[0]])
@@ -261,24 +257,17 @@ class MLRTrainer(SentenceTransformerTrainer):
             )
 
     def _check_start(self) -> None:
-        if self._model.fingerprint != self._folder.parts["model"]:
+        if self._model.fingerprint != self.folder.parts["model"]:
             raise InvalidInputError(
                 "the model has changed since it was given to the trainer",
                 remedy="Make a new MLRTrainer of the model that the run is to start from.",
             )
 
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._staging or self.args.output_dir)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        with self._folder.writing(self.state.global_step) as partial:
-            self._staging = partial.parent
-            super()._save_checkpoint(model, trial)
-            self._staging = None
-            if self._metric:  # where it will be, not where it is being written
-                self.state.best_model_checkpoint = str(self._folder.checkpoint(self.state.best_global_step or 0))
-            self.state.save_to_json(str(partial / _STATE))
-        self._folder.prune(self.state.best_global_step, self._limit)
+    def finish_checkpoint(self, partial: Path) -> None:
+        """Note in its state where the best checkpoint will be, not where it is being written."""
+        if self._metric:
+            self.state.best_model_checkpoint = str(self.folder.checkpoint(self.state.best_global_step or 0))
+        self.state.save_to_json(str(partial / _STATE))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         save_weights(self._loss, output_dir or str(self.args.output_dir))
@@ -287,7 +276,7 @@ class MLRTrainer(SentenceTransformerTrainer):
         load_weights(self._loss, checkpoint_path)
 
     def _load_best_model(self) -> None:
-        best, expected = self._folder.checkpoint(self.state.best_global_step or 0), self.state.best_metric
+        best, expected = self.folder.checkpoint(self.state.best_global_step or 0), self.state.best_metric
         self._load_from_checkpoint(best)
         with _as_used(self._model):
             found = self._evaluator(self._model)[self._metric.removeprefix("eval_")]
