@@ -1,4 +1,4 @@
-"""Peak memory of one listwise step against the number of lists in it, with the gradient cache and without.
+"""Memory of one listwise step against the number of lists in it, with the gradient cache and without.
 
 python -m benchmarks.gradcache
 """
@@ -6,89 +6,122 @@ python -m benchmarks.gradcache
 from __future__ import annotations
 
 import random
-import resource
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 from benchmarks._common import ROOT, Row, parser, quiet, report, say
 from mlr_rag.model.names import DEFAULT_MODEL
 
-CACHED, PLAIN = (16, 64, 128, 512), (16, 64)
-PASSAGES, WORDS = 2, 12
-TOKENS = 512  # in a mini-batch: few enough for every size to fill one
+PASSAGES, LAYERS = 20, 2
 FLAT = 0.10
+DEFAULT, LAYERED, PLAIN = "default objective", "SelfContrastive", "default objective, without the cache"
+SIZES = {DEFAULT: (16, 64, 128, 512), LAYERED: (16, 512), PLAIN: (16, 64)}
 
 
-def lists(count: int, seed: int) -> list[object]:
+def lists(count: int, words: int, seed: int) -> list[object]:
     """Lists of random words, all passages different."""
     from mlr_rag.training.lists import TrainingList
 
     rng = random.Random(seed)
-    words = [f"{a}{b}" for a in "bcdfgklmnprst" for b in ("ake", "ine", "oat", "ound", "ip")]
+    known = [f"{a}{b}" for a in "bcdfgklmnprst" for b in ("ake", "ine", "oat", "ound", "ip")]
 
     def text(length: int) -> str:
-        return " ".join(rng.choices(words, k=length))
+        return " ".join(rng.choices(known, k=length))
 
     scores = tuple(float(number) for number in range(PASSAGES))
-    return [TrainingList(text(6), tuple(text(WORDS) for _ in scores), scores) for _ in range(count)]
+    return [TrainingList(text(6), tuple(text(words) for _ in scores), scores) for _ in range(count)]
 
 
-def step(model_name: str, count: int, cached: bool, seed: int) -> float:
-    """The peak of this process's resident memory after one step, in MiB."""
+def step(model_name: str, count: int, words: int, kind: str, seed: int) -> tuple[float, float]:
+    """What one step adds at its peak to what the process has before it, in MiB; and tokens of a passage."""
+    import torch
     from sentence_transformers.base.trainer import BaseTrainer
 
     from mlr_rag import MLRModel
     from mlr_rag.training.collator import ListCollator
     from mlr_rag.training.loss import ListLoss
+    from mlr_rag.training.objectives import SelfContrastive
 
     quiet()
-    model = MLRModel.from_pretrained(model_name, pooling="last").train()
-    batch = ListCollator(model)(lists(count, seed))  # type: ignore[arg-type]
-    loss = ListLoss(model, mini_batch_num_tokens=TOKENS, gradient_cache=cached)
-    sum(loss(*BaseTrainer.collect_features(None, batch)).values()).backward()  # type: ignore[arg-type, union-attr]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    layered = kind == LAYERED
+    model = MLRModel.from_pretrained(model_name, pooling="self_contrastive" if layered else "last").train()
+    batch = ListCollator(model)(lists(count, words, seed))  # type: ignore[arg-type]
+    features, labels = BaseTrainer.collect_features(None, batch)  # type: ignore[arg-type]
+    loss = ListLoss(model, SelfContrastive() if layered else None, gradient_cache=kind != PLAIN)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 0.0)  # there in every step but the first
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = _resident("VmRSS")
+    sum(loss(features, labels).values()).backward()  # type: ignore[union-attr]
+    mask = batch["passage_attention_mask"]
+    return _resident("VmHWM") - before, float(mask.sum()) / len(mask)
 
 
-def fresh(model: str, count: int, cached: bool, seed: int) -> float:
+def _resident(name: str) -> float:
+    return int(re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) / 1024
+
+
+def fresh(args: object, count: int, kind: str) -> tuple[float, float]:
     """`step` in a new process."""
-    command = [sys.executable, "-m", "benchmarks.gradcache", "--model", model, "--seed", str(seed)]
-    command += ["--lists", str(count), *(["--plain"] if not cached else [])]
+    command = [sys.executable, "-m", "benchmarks.gradcache", "--step", kind, "--lists", str(count)]
+    command += [word for name in ("model", "words", "seed") for word in (f"--{name}", str(getattr(args, name)))]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE)
-    peak = float(done.stdout.split()[-1])
-    say(f"{count} lists,", "cached:" if cached else "plain:", f"{peak:.0f} MiB")
-    return peak
+    peak, tokens = map(float, done.stdout.split()[-2:])
+    say(f"{kind}: {count} lists, {peak:.0f} MiB")
+    return peak, tokens
+
+
+def rows_of(kind: str, peaks: dict[int, float]) -> list[Row]:
+    """The figures of one kind of step: without the cache no more than what it takes."""
+    made = []
+    smallest = min(peaks)
+    for count, peak in peaks.items():
+        scores = 4 * count * count * PASSAGES * (LAYERS if kind == LAYERED else 1) / 2**20
+        measured = f"{peak:,.0f} MiB; a copy of the scores is {scores:.1f} MiB"
+        if kind == PLAIN or count == smallest:
+            made.append(Row(f"{kind}: {count} lists", "", measured))
+        else:
+            ratio = peak / peaks[smallest]
+            target = f"<= {1 + FLAT:.2f} times that of {smallest}"
+            made.append(Row(f"{kind}: {count} lists", target, f"{ratio:.2f}: {measured}", ratio <= 1 + FLAT))
+    return made
 
 
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--model", default=DEFAULT_MODEL)
-    options.add_argument("--lists", type=int, help="one step with so many lists, in this process")
-    options.add_argument("--plain", action="store_true", help="without the cache")
+    options.add_argument("--words", type=int, default=9, help="words in a passage")
+    options.add_argument("--most", type=int, default=512, help="leave out steps with more lists")
+    options.add_argument("--step", choices=SIZES, help="one step, in this process")
+    options.add_argument("--lists", type=int, default=16, help="lists in it")
     args = options.parse_args()
-    if args.lists:
-        print(step(args.model, args.lists, not args.plain, args.seed))
+    if not Path("/proc/self/clear_refs").exists():
+        say("skipped: only Linux tells the peak of a step alone")
         return
-    peaks = {count: fresh(args.model, count, True, args.seed) for count in CACHED}
-    plain = {count: fresh(args.model, count, False, args.seed) for count in PLAIN}
-    rows = [
-        Row(
-            f"{count} lists to {CACHED[0]}, cached",
-            f"<= {1 + FLAT:.2f}",
-            f"{peaks[count] / peaks[CACHED[0]]:.2f} ({peaks[count]:,.0f} to {peaks[CACHED[0]]:,.0f} MiB)",
-            peaks[count] <= peaks[CACHED[0]] * (1 + FLAT),
-        )
-        for count in CACHED[1:]
-    ]
-    rows += [Row(f"{count} lists, without the cache", "", f"{plain[count]:,.0f} MiB") for count in PLAIN]
+    if args.step:
+        print(*step(args.model, args.lists, args.words, args.step, args.seed))
+        return
+    rows, tokens = [], 0.0
+    for kind, sizes in SIZES.items():
+        peaks = {}
+        for count in sizes:
+            if count <= args.most:
+                peaks[count], tokens = fresh(args, count, kind)
+        rows += rows_of(kind, peaks)
     report(
         "gradcache",
         "Memory of training",
         args,
         rows,
-        f"{args.model}, one forward and backward of ListLoss with lists of {PASSAGES} passages of {WORDS} words, "
-        f"all different, in mini-batches of {TOKENS:,} tokens; the peak of a fresh process's resident memory, imports "
-        "and weights included.",
-        "GPUs; the optimizer, whose memory does not depend on the batch.",
+        f"{args.model}, one forward and backward of ListLoss with lists of {PASSAGES} passages of {tokens:.0f} tokens, "
+        "all different, in its own mini-batches. What the step adds at its peak, in a fresh process, to the resident "
+        "memory before it, which holds weights, gradients and tokens: activations of a mini-batch, vectors and scores. "
+        f"Scores grow with the square of the number of lists, vectors with the number; SelfContrastive has {LAYERS} "
+        "layers.",
+        "GPUs; the optimizer, whose memory does not depend on the batch; longer passages: a mini-batch has the same "
+        "number of tokens, so its activations are about the same.",
         ("sentence-transformers", "torch"),
     )
 

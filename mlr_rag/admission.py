@@ -7,7 +7,7 @@ import threading
 from typing import Any
 from uuid import uuid4
 
-from mlr_rag.encoders import Encoder, name_of, vectors_per_document
+from mlr_rag.encoders import Encoder, name_of, open_encoder, vectors_per_document
 from mlr_rag.errors import InvalidInputError, ModelMismatchError, StoreError, UnsupportedModelError
 from mlr_rag.filters import is_number
 from mlr_rag.passport import Passport, read_passport
@@ -25,9 +25,10 @@ class Pair:
     """A model, and a store whose passport has admitted it.
 
     Args:
-        encoder: The model.
+        encoder: The model; None for the one in the store's passport, found by its name.
         store: One generation of a collection.
         tolerance: The canary cosine for the passport of a new collection.
+        passport: What the store is about to get, for a model that it has admitted already; by default what it has.
 
     Attributes:
         passport: The store's.
@@ -37,10 +38,14 @@ class Pair:
         ModelMismatchError: the store's vectors are not this model's.
     """
 
-    def __init__(self, encoder: Encoder, store: VectorStore, tolerance: float) -> None:
-        self.encoder, self.store = encoder, store
-        self.passport, self.note = admit(encoder, store, tolerance)
-        self._fingerprint = encoder.fingerprint
+    def __init__(
+        self, encoder: Encoder | None, store: VectorStore, tolerance: float, passport: Passport | None = None
+    ) -> None:
+        by_name = encoder is None
+        self.encoder = open_encoder(*_recorded_model(store)) if encoder is None else encoder
+        self.store = store
+        self.passport, self.note = (passport, "") if passport else admit(self.encoder, store, tolerance, by_name)
+        self._fingerprint = self.encoder.fingerprint
         self._warn()
 
     def check_model(self) -> None:
@@ -73,22 +78,22 @@ class Pair:
             logger.warning("%s: %s", self.store.url, self.note)
 
 
-def admit(encoder: Encoder, store: VectorStore, tolerance: float) -> tuple[Passport, str]:
-    """The store's passport, and a note where the model is not quite the one in it.
+def admit(encoder: Encoder, store: VectorStore, tolerance: float, by_name: bool) -> tuple[Passport, str]:
+    """The store's passport, and a note where the model is not quite the one in it; see `Passport.admit`.
 
     Raises:
         ModelMismatchError: the store's vectors are not this model's.
         StoreCorruptError: the passport cannot be read.
     """
     with _ADMITTING:  # else two threads could give one new collection two passports
-        return _admit_alone(encoder, store, tolerance)
+        return _admit_alone(encoder, store, tolerance, by_name)
 
 
-def _admit_alone(encoder: Encoder, store: VectorStore, tolerance: float) -> tuple[Passport, str]:
+def _admit_alone(encoder: Encoder, store: VectorStore, tolerance: float, by_name: bool) -> tuple[Passport, str]:
     if not is_number(tolerance) or not -1 <= tolerance <= 1:
         raise InvalidInputError("tolerance is not a cosine", found=tolerance, expected="a number in [-1, 1]")
     if store.info is not None:
-        return _admitted(encoder, store)
+        return _admitted(encoder, store, by_name)
     shape = encoder.dimension, vectors_per_document(encoder)
     expected = store.dimension, store.vectors_per_document
     if shape != expected:
@@ -115,10 +120,12 @@ def _admit_alone(encoder: Encoder, store: VectorStore, tolerance: float) -> tupl
         )
     if store.info is None:  # another process may have been quicker
         store.write_info({"passport": passport.model_dump(), COLLECTION: uuid4().hex})
-    return _admitted(encoder, store, passport)
+    return _admitted(encoder, store, by_name, passport)
 
 
-def _admitted(encoder: Encoder, store: VectorStore, issued: Passport | None = None) -> tuple[Passport, str]:
+def _admitted(
+    encoder: Encoder, store: VectorStore, by_name: bool, issued: Passport | None = None
+) -> tuple[Passport, str]:
     """Compare with the store's passport, unless it is the one that was just issued to this encoder."""
     info = store.info or {}
     if info.get(COPYING):
@@ -129,7 +136,7 @@ def _admitted(encoder: Encoder, store: VectorStore, issued: Passport | None = No
             remedy="Run the same copy again: it goes on where it was.",
         )
     passport = read_passport(info, store.url)
-    return passport, "" if passport == issued else passport.admit(encoder, store.url)
+    return passport, "" if passport == issued else passport.admit(encoder, store.url, by_name)
 
 
 def collection_id(store: VectorStore) -> str:
@@ -137,12 +144,9 @@ def collection_id(store: VectorStore) -> str:
     return str((store.info or {}).get(COLLECTION) or store.url)
 
 
-def recorded_model(store: VectorStore | None) -> tuple[str, dict[str, Any]]:
-    """The name and recipe in a collection's passport, or the default model."""
-    from mlr_rag.model.names import DEFAULT_MODEL
-
-    info = None if store is None else store.info
-    if store is None or info is None:
-        return DEFAULT_MODEL, {}
-    passport = read_passport(info, store.url)
+def _recorded_model(store: VectorStore) -> tuple[str | None, dict[str, Any]]:
+    """The name and recipe in a collection's passport; None for the default model where there is none yet."""
+    if store.info is None:
+        return None, {}
+    passport = read_passport(store.info, store.url)
     return passport.model, passport.recipe

@@ -139,7 +139,14 @@ class TrainingError(MlrRagError):
 
 
 class TeacherError(TrainingError):
-    """A teacher failed or gave what are no scores; none of it is kept, and all that it scored before is."""
+    """A teacher failed or gave what are no scores; none of it is kept, and all that it scored before is.
+
+    Attributes:
+        scores: What a teacher that raises it has of the scores that it was asked for, `(n,)`, NaN where it has none;
+            a ScoreCache keeps them.
+    """
+
+    scores: Any = None
 
 
 class MissingExtraError(MlrRagError, ImportError):

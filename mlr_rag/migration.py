@@ -21,7 +21,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from mlr_rag.admission import COLLECTION, Pair, collection_id, recorded_model
+from mlr_rag.admission import COLLECTION, Pair, collection_id
 from mlr_rag.comparison import Comparison
 from mlr_rag.documents import Document
 from mlr_rag.encoders import Encoder, name_of, open_encoder, vectors_per_document
@@ -90,7 +90,7 @@ def reindex(
         passport = read_passport(store.info or {}, store.url)
         verdict = passport.compare(encoder)
         if verdict.queries_only and verdict.accepted:
-            return _change_queries(store, encoder, passport, compare, switch, adopt, show_progress)
+            return _change_queries(store, encoder, compare, switch, adopt, show_progress)
         if verdict.accepted:
             if verdict.same and passport.model != name_of(encoder):  # the same model has moved
                 renamed = passport.model_copy(update={"model": name_of(encoder)})
@@ -99,13 +99,13 @@ def reindex(
         side = _side(store, encoder)
         move: _Move | None = None
         try:
-            target = Pair(encoder, side, passport.tolerance)
+            target = Pair(encoder, side, passport.tolerance, _with_queries_of(encoder, side))
             move = _Move(store, target, show_progress)
             move.fill()
             comparison = compare(target) if compare else None
             if switch:
                 same = {COLLECTION: collection_id(store), _PREVIOUS: store.generation}
-                side.write_info({**(side.info or {}), **same})
+                side.write_info({**(side.info or {}), **same, "passport": target.passport.model_dump()})
                 move.switch(adopt)
             return move.report(switched=switch, comparison=comparison)
         finally:
@@ -130,15 +130,17 @@ def rollback(
         if previous not in store.generations():
             raise StoreNotFoundError(
                 f"{store.url} has nothing to roll back to",
-                found="never migrated" if previous is None else f"generation {previous} was pruned",
+                found="no reindex() has encoded its documents yet"
+                if previous is None
+                else f"generation {previous} was pruned",
                 expected="the generation before the last reindex()",
-                remedy="Index the documents again with the model that you want, or reindex() to it.",
+                remedy="reindex() to the model that you want; where only the query side differs, that encodes nothing.",
             )
         side = store.beside(previous)
         move: _Move | None = None
         try:
             passport = read_passport(side.info or {}, side.url)
-            encoder = open_encoder(*((model,) if model is not None else recorded_model(side)))
+            encoder = None if model is None else open_encoder(model)
             move = _Move(store, Pair(encoder, side, passport.tolerance), show_progress)
             move.fill()
             move.switch(adopt)
@@ -304,22 +306,29 @@ def _side(store: VectorStore, encoder: Encoder) -> VectorStore:
 def _change_queries(
     store: VectorStore,
     encoder: Encoder,
-    passport: Passport,
     compare: Callable[[Pair], Comparison] | None,
     switch: bool,
     adopt: Adopt | None,
     show_progress: bool | None,
 ) -> Migration:
     """Where documents' vectors are the new model's already: only the passport changes, and the way queries go."""
-    pair = Pair(encoder, store, passport.tolerance)
+    passport = read_passport(store.info or {}, store.url).with_queries_of(encoder)
+    pair = Pair(encoder, store, passport.tolerance, passport)
     comparison = compare(pair) if compare else None
     if switch:
         with gate_of(store).exclusive():
-            store.write_info({**(store.info or {}), "passport": passport.with_queries_of(encoder).model_dump()})
-            pair = Pair(encoder, store, passport.tolerance)
+            store.write_info({**(store.info or {}), "passport": passport.model_dump()})
             if adopt is not None:
                 adopt(pair)
     return replace(_finish(pair, show_progress), switched=switch, comparison=comparison)
+
+
+def _with_queries_of(encoder: Encoder, side: VectorStore) -> Passport | None:
+    """The passport that an older generation gets from a model which differs from its own in the query side alone."""
+    if side.info is None:
+        return None
+    passport = read_passport(side.info, side.url)
+    return passport.with_queries_of(encoder) if passport.compare(encoder).queries_only else None
 
 
 def _finish(pair: Pair, show_progress: bool | None) -> Migration:

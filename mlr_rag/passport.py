@@ -6,7 +6,8 @@ encoded as queries and as documents. On opening a collection:
     equal hash                                    the same model
     other hash, every canary agrees to 0.9999     equivalent: accepted, and noted (another container or dtype)
     only the query side differs, and every        accepted, and noted: the stored vectors are what the model would make,
-      canary agrees as a document                   and only queries go another way
+      canary agrees as a document                   and only queries go another way; refused where nobody passed the
+                                                    model and it was found by its name
     else                                          ModelMismatchError
 """
 
@@ -42,6 +43,7 @@ class Verdict:
         accepted: Whether the model may use the collection.
         unseen: The lengths differ where no canary is long enough to tell, so nothing vouches for longer texts.
         queries_only: Nothing differs but the query side (see mlr_rag.model.sides), and it moves queries.
+        lacks_query_side: The passport's model has a query side of its own, and this one has none.
     """
 
     same: bool
@@ -50,6 +52,7 @@ class Verdict:
     accepted: bool
     unseen: bool = False
     queries_only: bool = False
+    lacks_query_side: bool = False
 
     @property
     def note(self) -> str:
@@ -57,9 +60,12 @@ class Verdict:
         if self.same or not self.differs:
             return ""
         if self.queries_only:
+            queries = "queries go another way, through a query side of their own"
+            if self.lacks_query_side:
+                queries = "the collection was last used with a query side that this model lacks"
             return (
                 "accepted for its documents' side, which is the passport's (every canary agrees as a document, cosine "
-                f"{self.cosine:.6f}); queries go another way, through a query side of their own"
+                f"{self.cosine:.6f}); {queries}"
             )
         return (
             f"accepted as equivalent: differs from the passport in {', '.join(self.differs)}, "
@@ -126,26 +132,46 @@ class Passport(BaseModel):
         unseen = _beyond_the_canaries(self.parts, parts)
         accepted = cosine >= self.tolerance and not unseen
         return Verdict(
-            same=False, cosine=cosine, differs=differs, accepted=accepted, unseen=unseen, queries_only=queries_only
+            same=False,
+            cosine=cosine,
+            differs=differs,
+            accepted=accepted,
+            unseen=unseen,
+            queries_only=queries_only,
+            lacks_query_side=QUERY_SIDE not in parts,
         )
 
     def with_queries_of(self, encoder: Encoder) -> Passport:
         """The passport of a model that differs in its query side alone; documents' canaries stay as they were."""
         return self.issue(encoder, self.tolerance).model_copy(update={"documents": self.documents})
 
-    def admit(self, encoder: Encoder, where: str) -> str:
+    def admit(self, encoder: Encoder, where: str, by_name: bool = False) -> str:
         """Let a model use the collection, or refuse.
+
+        Args:
+            encoder: The model.
+            where: The collection.
+            by_name: Nobody passed the model: it is what the passport's name leads to.
 
         Returns:
             A note where it is not quite the same model, else "".
 
         Raises:
-            ModelMismatchError: its vectors do not agree with the collection's.
+            ModelMismatchError: its vectors do not agree with the collection's, or it was found by name and sends
+                queries another way than the collection's model.
         """
         verdict = self.compare(encoder)
+        name, recipe = encoders.name_of(encoder), getattr(encoder, "recipe", {})
+        if verdict.accepted and verdict.queries_only and by_name:
+            raise ModelMismatchError(
+                f"{where} was last used with a query side that the model of its passport's name does not have",
+                found=_described(name, recipe, encoder.fingerprint),
+                expected=_described(self.model, self.recipe, self.digest),
+                remedy=f"Pass the adapted model: Retriever.open({where!r}, model). To have it found by name, save it, "
+                "then reindex(MLRModel.load(folder)), which encodes nothing.",
+            )
         if verdict.accepted:
             return verdict.note
-        name, recipe = encoders.name_of(encoder), getattr(encoder, "recipe", {})
         cosine = "another shape" if verdict.cosine is None else f"canary cosine {verdict.cosine:.4f}"
         if verdict.unseen:
             cosine += f", and another length that no canary of {LONGEST} tokens shows"

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mlr_rag import comparison, frameworks, migration
-from mlr_rag.admission import Pair, collection_id, recorded_model
+from mlr_rag.admission import Pair, collection_id
 from mlr_rag.comparison import Queries
 from mlr_rag.copying import Copy, copy
 from mlr_rag.documents import Document, Hit, check_ids
@@ -71,7 +71,7 @@ class Retriever:
     has a twin that starts with `a` and does not block the event loop.
 
     Args:
-        model: An MLRModel, any SentenceTransformer, or LangChain Embeddings.
+        model: An MLRModel, any SentenceTransformer, or LangChain Embeddings; None for the one that `open` would find.
         store: Where the vectors live.
         tolerance: The canary cosine from which on a model with another fingerprint is accepted (see passport.py);
             written into the passport of a new collection.
@@ -81,7 +81,7 @@ class Retriever:
     """
 
     def __init__(self, model: Any, store: VectorStore, *, tolerance: float = TOLERANCE) -> None:
-        self._pair = Pair(open_encoder(model), store, tolerance)
+        self._pair = Pair(None if model is None else open_encoder(model), store, tolerance)
         self._left: list[VectorStore] = []  # what migrations moved away from: a search may still be under way there
         self._gate = gate_of(store)
 
@@ -93,7 +93,8 @@ class Retriever:
             url: `./kb` or `edge:./kb` (a folder), `memory:`, `qdrant://host:6333/name`, `chroma:./dir/name`,
                 `chroma://host:8000/name` and others (see the README); a Path is a folder.
             model: As above, or a name or folder. By default the model in the collection's passport (embeddings of
-                another library must be passed again), and for a new collection sentence-transformers/all-MiniLM-L6-v2.
+                another library must be passed again, and so must a model that was adapted and not saved), and for a new
+                collection sentence-transformers/all-MiniLM-L6-v2.
             tolerance: As above.
         """
         if not isinstance(url, (str, Path)) or not str(url):
@@ -105,11 +106,11 @@ class Retriever:
         except StoreNotFoundError:
             store = None
         try:
-            encoder = open_encoder(*((model,) if model is not None else recorded_model(store)))
             if store is None:
+                model = encoder = open_encoder(model)
                 several = vectors_per_document(encoder)
                 store = open_store(url, dimension=encoder.dimension, vectors_per_document=several)
-            return cls(encoder, store, tolerance=tolerance)
+            return cls(model, store, tolerance=tolerance)
         except BaseException:
             if store is not None:
                 store.close()
@@ -365,7 +366,8 @@ class Retriever:
         """Undo the last `reindex`: the vectors from before it are current again.
 
         What was added or deleted since is brought over first, so that no document is lost; if nothing was, every
-        answer is what it was before. Going forward again is `reindex` with the newer model.
+        answer is what it was before. Going forward again is `reindex` with the newer model. A `reindex` that changed
+        the query side alone left no older vectors, and `reindex` with the older model undoes it.
 
         Args:
             model: The older model; by default the one in the passport of its vectors.

@@ -78,7 +78,7 @@ EXPECTED = {
     "moving_from_chroma": "page_content='Scurvy is caused by a lack of vitamin C.'",
     "migration": "switched to mean; back to scalar_mix",
     "own_store": "2 documents",
-    "finetune": "It is better, and in fine-tuned/.",
+    "finetune": "It is better (p = 0.0",
     "quickstart": "Scurvy is caused by a lack of vitamin C.\n",
     "filters_and_async": "Release 2024: filters and async\n1 updated",
     "layers": "(2, 3, 384) 0\n0.0",

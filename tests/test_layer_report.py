@@ -74,6 +74,15 @@ def test_a_sure_gain_is_recommended_with_its_interval_and_how_to_build_it(kind: 
     assert "corrected for 18 systems" in report.recommendation
 
 
+@pytest.mark.parametrize("gain", [0.0, 0.04])
+def test_dot_products_are_for_research_and_recommend_no_pooling(gain: float) -> None:
+    systems = {System("mean", (2, 4)): gain, System("both", (3,)): 2 * gain}
+    said = replace(make_report(systems), similarity="dot").recommendation
+    assert said.endswith("so nothing is recommended. Measure with cosine to choose layers.")
+    assert said.startswith("Layers 2 and 4, mean: +0.0" if gain else "No pooling of the last layer with another layer")
+    assert not [word for word in ("Train", "Keep", "pooling=", "Better still") if word in said]
+
+
 def test_a_sure_loss_is_not_recommended() -> None:
     report = make_report(dict.fromkeys(systems_of(4)[1:], -0.1))
     assert all(each.corrected < 0.05 for each in report.systems[1:])

@@ -192,7 +192,7 @@ def test_rollback_with_another_model_is_refused(kb: Retriever) -> None:
 
 
 def test_nothing_to_roll_back_to(kb: Retriever) -> None:
-    with pytest.raises(StoreNotFoundError, match="never migrated"):
+    with pytest.raises(StoreNotFoundError, match=r"no reindex\(\) has encoded"):
         kb.rollback()
     kb.reindex(HashEncoder(16, NEW))
     kb.prune()

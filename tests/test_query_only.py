@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mlr_rag import MLRModel, ModelMismatchError, Retriever
+from mlr_rag.errors import StoreNotFoundError
 from mlr_rag.memory import MemoryStore
 from mlr_rag.model.query_adapter import QueryAdapter
 from mlr_rag.passport import Passport
@@ -81,7 +82,7 @@ def test_the_base_opens_a_collection_of_its_query_side(side: str, base: MLRModel
     store = MemoryStore(32)
     Retriever(SIDES[side](base), store).add(TEXTS)
     kb = Retriever(base, store)
-    assert "queries go another way" in kb.info().note
+    assert "last used with a query side that this model lacks" in kb.info().note
     scores = base.encode_query([QUERY]) @ base.encode_document(TEXTS).T
     assert kb.search(QUERY, k=1)[0].score == pytest.approx(scores.max(), abs=1e-5)
 
@@ -237,3 +238,97 @@ def test_moving_to_a_query_side_encodes_nothing(base: MLRModel) -> None:
     )
     assert kb.reindex(base).switched
     assert kb.info().fingerprint == base.fingerprint
+
+
+def _other(base: MLRModel) -> MLRModel:
+    return MLRModel.from_pretrained(base.name, layers=(1, 2), pooling="mean", start="paper")
+
+
+def test_moving_to_a_query_side_on_purpose_warns_of_nothing(base: MLRModel, caplog: Any) -> None:
+    store = MemoryStore(32)
+    kb = Retriever(base, store)
+    kb.add(TEXTS)
+    with caplog.at_level(logging.WARNING, "mlr_rag"):
+        kb.reindex(_adapted(base), compare=[QUERY])
+        kb.reindex(_other(base))
+        kb.reindex(_adapted(base, "keys"))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_an_older_generation_takes_the_query_side_that_it_is_moved_to(side: str, base: MLRModel) -> None:
+    """It is filled up, not made anew, and its passport says from then on how queries go."""
+    kb = Retriever(base, MemoryStore(32))
+    kb.add(TEXTS)
+    kb.reindex(_other(base))
+    model = SIDES[side](base)
+    assert kb.reindex(model, switch=False).generation == 1
+    with pytest.raises(ModelMismatchError):
+        Retriever(model, kb.store)
+    old = kb.store.beside(1)
+    assert Retriever(base, old).info().note == "", "without the switch, it is still the base's"
+    moved = kb.reindex(model)
+    assert (moved.encoded, moved.switched, moved.generation) == (0, True, 1)
+    assert (kb.info().note, kb.info().fingerprint) == ("", model.fingerprint)
+    assert Retriever(model, kb.store).info().note == ""
+    assert kb.add(["the old bridge"]).added == 1
+    kb.rollback(_other(base))
+    assert kb.rollback(model).encoded == 0
+    assert kb.info().note == ""
+
+
+def test_a_change_of_the_query_side_is_undone_by_reindex_as_rollback_says(base: MLRModel) -> None:
+    kb = Retriever(base, MemoryStore(32))
+    kb.add(TEXTS)
+    kb.reindex(_adapted(base))
+    with pytest.raises(StoreNotFoundError, match=r"no reindex\(\) has encoded.*where only the query side differs"):
+        kb.rollback()
+    assert kb.reindex(base).encoded == 0
+    assert kb.info().fingerprint == base.fingerprint
+
+
+@pytest.fixture
+def fresh(tiny_model_dir: Path) -> MLRModel:
+    """A base that its name and recipe lead to."""
+    return MLRModel.from_pretrained(tiny_model_dir, layers=(1, 2, 3))
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("reindexed", [False, True])
+def test_a_query_side_that_was_not_saved_is_missed_when_opening_by_name(
+    side: str, reindexed: bool, fresh: MLRModel, tmp_path: Path, caplog: Any
+) -> None:
+    model, where = SIDES[side](fresh), tmp_path / "kb"
+    with Retriever.open(where, fresh if reindexed else model) as kb:
+        kb.add(TEXTS)
+        if reindexed:
+            kb.reindex(model)
+    with caplog.at_level(logging.WARNING, "mlr_rag"), pytest.raises(ModelMismatchError, match="Pass the adapted model"):
+        Retriever.open(where)
+    assert not caplog.records, "it is not said to be accepted"
+    with Retriever.open(where, fresh) as kb:
+        assert "query side that this model lacks" in kb.info().note, "who passes a model means it"
+    model.save(tmp_path / "model")
+    with Retriever.open(where, MLRModel.load(tmp_path / "model")) as kb:
+        assert kb.info().note == ""
+        kb.reindex(MLRModel.load(tmp_path / "model"))
+    with Retriever.open(where) as kb:
+        assert (kb.info().note, kb.info().fingerprint) == ("", model.fingerprint)
+
+
+def test_rolling_back_to_a_query_side_that_was_not_saved_needs_the_model(fresh: MLRModel) -> None:
+    model = _adapted(fresh)
+    kb = Retriever(model, MemoryStore(32))
+    kb.add(TEXTS)
+    kb.reindex(_other(fresh))
+    with pytest.raises(ModelMismatchError, match="Pass the adapted model"):
+        kb.rollback()
+    assert kb.rollback(model).switched
+    assert kb.info().note == ""
+
+
+def test_a_store_without_a_model_is_opened_with_the_one_in_its_passport(fresh: MLRModel) -> None:
+    store = MemoryStore(32)
+    Retriever(fresh, store).add(TEXTS)
+    kb = Retriever(None, store)
+    assert (kb.model.fingerprint, kb.info().note) == (fresh.fingerprint, "")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from sentence_transformers.base.evaluation import BaseEvaluator
 
 from mlr_rag.errors import InvalidInputError
-from mlr_rag.evaluation.metrics import DEPTH, Qrels, Run, mean_metrics
+from mlr_rag.evaluation.metrics import DEPTH, Qrels, Run, mean_metrics, query_metrics
 from mlr_rag.model.encoding import WINDOW
 
 _BEYOND = np.iinfo(np.int64).max  # the position of no document
@@ -88,6 +88,10 @@ class RetrievalEvaluator(BaseEvaluator):
         """The metrics; nothing is written, and `output_path`, `epoch` and `steps` count for nothing."""
         metrics = mean_metrics(self._qrels, self._search(model))
         return {f"{self.name}_{metric}": value for metric, value in metrics.items()}
+
+    def per_query(self, model: Any) -> dict[str, float]:
+        """nDCG@10 of each query, by id, always in the same order: what paired tests of two models compare."""
+        return query_metrics(self._qrels, self._search(model))["ndcg@10"]
 
     def _search(self, model: Any) -> Run:
         """The first DEPTH documents of each query."""

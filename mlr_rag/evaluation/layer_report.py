@@ -11,6 +11,10 @@ from mlr_rag.evaluation.significance import Difference, Interval
 LEVEL = 0.05
 DEAD = 0.01
 _COUNTED = ("retrieved", "relevant")  # of other documents a softmax leaves next to no gradient
+_RESEARCH = (
+    "Dot products are for research: models normalize what they pool and stores hold unit vectors, so nothing is "
+    "recommended. Measure with cosine to choose layers."
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,10 @@ class LayerReport:
 
     @property
     def best(self) -> Measured | None:
-        """The best pooling that surely beats the last layer (corrected p < 5%), or None."""
+        """The best pooling that surely beats the last layer (corrected p < 5%), or None.
+
+        Of the similarity "dot" it is of vectors as they come, which no MLRModel gives: it normalizes what it pools.
+        """
         better = [each for each in self.systems if each.is_better and is_pooling(each.system, self.num_layers)]
         return max(better, key=lambda each: each.ndcg.mean, default=None)
 
@@ -110,24 +117,27 @@ class LayerReport:
 
     @property
     def recommendation(self) -> str:
-        """What to do, and how sure that is."""
-        asked = f"{self.queries:,} queries"
+        """What to do, and how sure that is; of the similarity "dot", which no store has, only what was found."""
+        asked, is_dot = f"{self.queries:,} queries", self.similarity == "dot"
         if self.best is None:
             shown = (
                 "too few to show one" if self.detectable is None else f"enough to show {self.detectable:.3f} nDCG@10"
             )
-            sentences = [
-                "Keep the last layer: no pooling of it with another layer is a sure gain.",
-                f"These {asked} are {shown}.",
-            ]
+            keep = "No pooling of the last layer" if is_dot else "Keep the last layer: no pooling of it"
+            sentences = [f"{keep} with another layer is a sure gain.", f"These {asked} are {shown}."]
         else:
             gain, pooling = self.best.difference, "multi_vector" if self.best.system.kind == "max" else "mean"
             sentences = [
                 f"Layers {_listed(self.best.system.layers)}, {self.best.system.kind}: {_told(gain)}, "
                 f"p = {self.best.corrected:.2g} over {asked}, corrected for {len(self.systems) - 1} systems.",
-                f'Train with layers={self.best.system.layers}, pooling="{pooling}", start="paper" to make use of it, '
-                "and judge it on other queries: the best of many looks better than it is.",
             ]
+            if not is_dot:
+                sentences.append(
+                    f'Train with layers={self.best.system.layers}, pooling="{pooling}", start="paper" to make use of '
+                    "it, and judge it on other queries: the best of many looks better than it is."
+                )
+        if is_dot:
+            return " ".join([*sentences, _RESEARCH])
         other = max((each for each in self.systems if each.is_better), key=lambda each: each.ndcg.mean, default=None)
         if other is not None and other is not self.best:
             sentences.append(

@@ -100,7 +100,7 @@ class MLRModel(SentenceTransformer):
         )
         if separate_query_encoder:
             transformer = TwinTransformer(transformer)
-        model = cls._build([transformer, layer_pool, *tail], name, settings)
+        model = cls._build([transformer, layer_pool, *tail], name, settings).eval()
         check_capture(transformer, dict(transformer.preprocess(["a sentence"]).to(model.device)))
         return model
 
@@ -118,7 +118,7 @@ class MLRModel(SentenceTransformer):
                 found="no MultiLayerPooling in modules.json",
                 remedy=f"Make one of it with MLRModel.from_pretrained({str(path)!r}).",
             )
-        return cls._build(load_modules(folder), str(folder), _read_settings(folder))
+        return cls._build(load_modules(folder), str(folder), _read_settings(folder)).eval()
 
     @classmethod
     def open(cls, name: str | Path, **recipe: Any) -> MLRModel:
@@ -130,7 +130,7 @@ class MLRModel(SentenceTransformer):
         truncate_dim = settings.pop("truncate_dim", None)
         model = cls(modules=modules, truncate_dim=truncate_dim, **settings)
         model.name = name
-        return model.eval()
+        return model
 
     def save(
         self,
@@ -151,9 +151,16 @@ class MLRModel(SentenceTransformer):
 
         Raises:
             UnsafeModelError: pickled weights were asked for.
+            InvalidInputError: the model has LoRA that is not merged.
         """
         if not safe_serialization:
             raise UnsafeModelError("weights are never pickled", found="safe_serialization=False", expected="True")
+        if getattr(self[0].model, "peft_config", None):  # the updates alone would be written, which load cannot read
+            raise InvalidInputError(
+                "the model has LoRA that is not merged",
+                expected="a plain model",
+                remedy="mlr_rag.training.merge_lora(model) first.",
+            )
         check_folder(path)
         super().save(str(path), model_name, create_model_card, train_datasets)
         config = Path(path) / "config_sentence_transformers.json"
@@ -185,12 +192,19 @@ class MLRModel(SentenceTransformer):
             raise InvalidInputError("the model has a query adapter already", found=self.name, expected="none")
         widths = [module.get_embedding_dimension() for module in modules if hasattr(module, "get_embedding_dimension")]
         adapter = QueryAdapter(widths[-1], rank, form, seed)
-        return self._build([*modules[:-1], adapter, modules[-1]], self.name, _settings_of(self))
+        adapter.train(self.training)
+        return self._rebuilt([*modules[:-1], adapter, modules[-1]])
 
     def without_query_adapter(self) -> MLRModel:
         """This model less its adapter, if it has one: a new model, which shares the other modules."""
         rest: list[nn.Module] = [module for module in self if not isinstance(module, QueryAdapter)]
-        return self._build(rest, self.name, _settings_of(self))
+        return self._rebuilt(rest)
+
+    def _rebuilt(self, modules: list[nn.Module]) -> MLRModel:
+        """This model with other modules. Those that it shares stay in the mode that they are in, as the model is."""
+        model = self._build(modules, self.name, _settings_of(self))
+        model.training = self.training
+        return model
 
     def freeze_documents(self) -> None:
         """Leave only the query side to be trained, so that documents' vectors stay as they are, bit for bit.

@@ -60,13 +60,14 @@ class QueryAdapter(Module):
         return features
 
     def adapt(self, vectors: Tensor) -> Tensor:
-        """The queries' vectors, moved: `(B, D)` for `(B, D)`."""
+        """The queries' vectors, moved: `(B, D)` for `(B, D)`, in their dtype."""
+        read, write = self.read.to(vectors.dtype), self.write.to(vectors.dtype)
         if self.form == "linear":
-            move: Tensor = vectors @ self.read.T @ self.write
+            move = vectors @ read.T @ write
         else:
             length = vectors.norm(dim=-1, keepdim=True)
-            nearest = (vectors / length.clamp_min(1e-12) @ self.read.T).softmax(-1)
-            move = length * (nearest @ self.write)
+            nearest = (vectors / length.clamp_min(1e-12) @ read.T).softmax(-1)
+            move = length * (nearest @ write)
         return vectors + move
 
     def get_embedding_dimension(self) -> int:

@@ -16,15 +16,16 @@ from mlr_rag.lazy import getter
 
 if TYPE_CHECKING:
     from mlr_rag.evaluation.evaluator import RetrievalEvaluator
-    from mlr_rag.training.lists import ListBatch, TrainingList, check_lists
+    from mlr_rag.training.collator import ListCollator
+    from mlr_rag.training.lists import ListBatch, TrainingList, check_lists, to_dataset
     from mlr_rag.training.loss import ListLoss
     from mlr_rag.training.mining.bm25 import BM25
     from mlr_rag.training.mining.building import Counts, build_lists, percentiles, with_scores
     from mlr_rag.training.mining.candidates import Dense, mine, rrf, score_candidates
     from mlr_rag.training.mining.consistency import confident, consistent, teacher_agrees
     from mlr_rag.training.mining.vectors import VectorCache
-    from mlr_rag.training.multilevel.dynamic_filter import DynamicFalseNegativeFilter
-    from mlr_rag.training.multilevel.loss import MultiLevelLoss
+    from mlr_rag.training.multilevel.dynamic_filter import DynamicFalseNegativeFilter, DynamicInfoNCE
+    from mlr_rag.training.multilevel.loss import MultiLevelLoss, multi_level_objective
     from mlr_rag.training.objectives import (
         InfoNCE,
         LastReg,
@@ -57,10 +58,12 @@ _HOME = {
     "CrossEncoderTeacher": "mlr_rag.training.teachers.models",
     "Dense": "mlr_rag.training.mining.candidates",
     "DynamicFalseNegativeFilter": "mlr_rag.training.multilevel.dynamic_filter",
+    "DynamicInfoNCE": "mlr_rag.training.multilevel.dynamic_filter",
     "InfoNCE": "mlr_rag.training.objectives",
     "LLMJudge": "mlr_rag.training.teachers.judges",
     "LastReg": "mlr_rag.training.objectives",
     "ListBatch": "mlr_rag.training.lists",
+    "ListCollator": "mlr_rag.training.collator",
     "ListLoss": "mlr_rag.training.loss",
     "ListwiseKL": "mlr_rag.training.objectives",
     "MLRTrainer": "mlr_rag.training.trainer.trainer",
@@ -91,11 +94,13 @@ _HOME = {
     "default_objective": "mlr_rag.training.objectives",
     "merge_lora": "mlr_rag.training.trainer.lora",
     "mine": "mlr_rag.training.mining.candidates",
+    "multi_level_objective": "mlr_rag.training.multilevel.loss",
     "percentiles": "mlr_rag.training.mining.building",
     "rerank": "mlr_rag.training.teachers.reranking",
     "rrf": "mlr_rag.training.mining.candidates",
     "score_candidates": "mlr_rag.training.mining.candidates",
     "teacher_agrees": "mlr_rag.training.mining.consistency",
+    "to_dataset": "mlr_rag.training.lists",
     "train_cross_encoder": "mlr_rag.training.teachers.cross_encoder",
     "train_query_adapter": "mlr_rag.training.query_side",
     "with_scores": "mlr_rag.training.mining.building",
@@ -108,10 +113,12 @@ __all__ = [
     "CrossEncoderTeacher",
     "Dense",
     "DynamicFalseNegativeFilter",
+    "DynamicInfoNCE",
     "InfoNCE",
     "LLMJudge",
     "LastReg",
     "ListBatch",
+    "ListCollator",
     "ListLoss",
     "ListwiseKL",
     "MLRTrainer",
@@ -142,11 +149,13 @@ __all__ = [
     "default_objective",
     "merge_lora",
     "mine",
+    "multi_level_objective",
     "percentiles",
     "rerank",
     "rrf",
     "score_candidates",
     "teacher_agrees",
+    "to_dataset",
     "train_cross_encoder",
     "train_query_adapter",
     "with_scores",

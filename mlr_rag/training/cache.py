@@ -9,9 +9,10 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from mlr_rag.errors import (
     InvalidInputError,
@@ -29,6 +30,8 @@ _PATIENCE = 60.0  # seconds that a write waits for other processes
 _AT_ONCE = 500  # keys in a statement; SQLite's own limit is 999 in old versions
 _CHECKSUM = 8  # bytes before each value
 
+Kind = TypeVar("Kind")
+
 
 def content_key(*parts: str) -> bytes:
     """sha256 over the parts, each preceded by its length, so that no two lists of parts have one key."""
@@ -38,6 +41,11 @@ def content_key(*parts: str) -> bytes:
         found.update(len(data).to_bytes(8, "little"))
         found.update(data)
     return found.digest()
+
+
+def open_cache(kind: Callable[[str | Path | None], Kind], cache: Kind | str | Path | None) -> Kind:
+    """The cache that is given, or one of this kind in the file that is; None is one that ends with the process."""
+    return kind(cache) if cache is None or isinstance(cache, (str, Path)) else cache
 
 
 class ContentCache:

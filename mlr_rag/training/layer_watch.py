@@ -23,8 +23,8 @@ class LayerWatch:
         self._steps, self._before = 0, [0] * len(layers)
         self._told: set[int] = set()
 
-    def step(self, wins: Tensor) -> None:
-        """Take note of the wins so far `(m,)`, once a step."""
+    def step(self, wins: Tensor, remedy: str) -> None:
+        """Take note of the wins so far `(m,)`, once a step; the remedy ends the warning."""
         self._steps += 1
         if self._steps % _WATCHED_STEPS:
             return
@@ -34,7 +34,7 @@ class LayerWatch:
                 self._told.add(layer)
                 logger.warning(
                     "Layer %s never wins: in %s steps it was no passage's best layer, so no gradient reaches it "
-                    "through the maximum. Use unit vectors (similarity='cosine'), reduce='logsumexp' or layer_scales.",
-                    layer, _WATCHED_STEPS,
+                    "through the maximum. %s",
+                    layer, _WATCHED_STEPS, remedy,
                 )  # fmt: skip
         self._before = now

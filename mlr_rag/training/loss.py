@@ -1,8 +1,7 @@
-"""ListLoss: a model and an objective, in memory that does not grow with the batch."""
+"""ListLoss: a model and an objective, with activations in memory that do not grow with the batch."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -37,9 +36,11 @@ class ListLoss(CachedLossMixin, nn.Module):
     with every passage's vector of each layer, the last layer first; m = 1 where the model's pooling makes one vector
     of the layers, and where the model is in evaluation mode and gives one.
 
-    With the gradient cache (GradCache, arXiv 2101.06983) memory holds one mini-batch at a time, whatever the batch,
-    and gradients are the same; every text is then read twice, once without and once with a gradient. Without it the
-    mini-batches remain, which saves padding and is kinder to a CPU's caches, but all their activations are held.
+    With the gradient cache (GradCache, arXiv 2101.06983) memory holds the activations of one mini-batch at a time,
+    whatever the batch, and gradients are the same; every text is then read twice, once without and once with a
+    gradient. What still grows are the scores, 4 B P m bytes a copy, of which a step holds four to seven at once: 42 MB
+    a copy with 512 lists of 20 passages and two layers. Without the cache the mini-batches remain, which saves padding
+    and is kinder to a CPU's caches, but all their activations are held.
 
     A softmax leaves most passages with next to no gradient, and the cache knows it before the second reading.
     `skip_gradient=e` then reads again only the passages with the largest gradients, so that those left out have
@@ -58,7 +59,7 @@ class ListLoss(CachedLossMixin, nn.Module):
         gather: Let the passages of other processes (torch.distributed) be in-batch candidates too.
 
     Raises:
-        InvalidInputError: an option is none of these.
+        InvalidInputError: an option is none of these, or the objective is of layers that the model does not give.
     """
 
     def __init__(
@@ -89,7 +90,8 @@ class ListLoss(CachedLossMixin, nn.Module):
                 expected="dropout=False, gradient_cache=True",
             )
         self.model = model
-        self.objective = objective or default_objective()
+        self.objective = default_objective() if objective is None else objective
+        _check_objective(self.objective, model)
         self.mini_batch_num_tokens = tokens or (BATCH_TOKENS if model.device.type == "cpu" else _GPU_TOKENS)
         self.mini_batch_size = 1  # the mixin's other way to cut a batch, which is not in use
         self.similarity = similarity
@@ -133,7 +135,7 @@ class ListLoss(CachedLossMixin, nn.Module):
             loss = torch.stack(list(parts.values())).sum()
         self._parts = {name: value.detach() for name, value in parts.items()}
         if loss.requires_grad and self._wins is not None:
-            self._watch.step(self._wins)
+            self._watch_layers(self._wins)
         if with_backward:
             # The objective's own parameters must wait for backward(), which scales the gradient.
             leaves = [vectors for chunks in reps for vectors in chunks]
@@ -169,6 +171,12 @@ class ListLoss(CachedLossMixin, nn.Module):
     def _wins(self) -> Tensor | None:
         return self.objective.wins if isinstance(self.objective, Objective) else None
 
+    def _watch_layers(self, wins: Tensor) -> None:
+        remedy = getattr(self.objective, "remedy", "")
+        if remedy:
+            unit = "" if self.similarity == "cosine" else "Use unit vectors (similarity='cosine'). "
+            self._watch.step(wins, unit + remedy)
+
     def _forward_skipping(self, features: list[Features], labels: dict[str, Any]) -> Any:
         """`forward_cached`, with a second pass over the passages that matter alone."""
         with torch.no_grad():
@@ -203,14 +211,40 @@ class ListLoss(CachedLossMixin, nn.Module):
         return [vectors for vectors, _ in iterator]
 
     def _vectors(self, features: Features) -> Tensor:
-        model = self.model if self.similarity == "cosine" else _without_normalize(self.model)
-        with nullcontext() if self.dropout else _no_dropout(self.model):
-            out = model(features)
+        with (
+            nullcontext() if self.similarity == "cosine" else _no_normalize(self.model),
+            nullcontext() if self.dropout else _no_dropout(self.model),
+        ):
+            out = self.model(features)
         layers: Tensor | None = out.get("layer_embeddings")
         if layers is None or self._pooling not in ("self_contrastive", "multi_vector") or features["task"] == "query":
             vectors: Tensor = out["sentence_embedding"][:, None]
             return vectors
         return layers.flip(1)
+
+
+def _check_objective(objective: Any, model: Any) -> None:
+    """Make sure that it is an objective, and that the model gives the layers that it needs."""
+    if not isinstance(objective, nn.Module) or hasattr(objective, "model"):
+        is_class = isinstance(objective, type)
+        raise InvalidInputError(
+            "not an objective",
+            found=f"the class {objective.__name__}" if is_class else type(objective).__name__,
+            expected="a module (scores, batch) -> loss, such as SelfContrastive()",
+            remedy="A loss of sentence-transformers is for its own trainer, as it reads texts and not scores.",
+        )
+    poolings = objective.poolings if isinstance(objective, Objective) else None
+    if poolings is None:
+        return
+    found = getattr(model, "pooling", None)
+    if found not in poolings or len(model.layers) < 2:
+        wanted = poolings[0]
+        raise InvalidInputError(
+            f"the model does not give the layers that {type(objective).__name__} is about",
+            found=f"pooling={found!r}, layers={getattr(model, 'layers', None)}",
+            expected=f"pooling={wanted!r}, two layers or more",
+            remedy=f"Use MLRModel.from_pretrained(..., layers=(-2, -1), pooling={wanted!r}).",
+        )
 
 
 def _parts(objective: nn.Module, scores: Tensor, batch: ListBatch) -> dict[str, Tensor]:
@@ -253,20 +287,25 @@ def _is_table(value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim > 0
 
 
-def _without_normalize(model: Any) -> Any:
-    """The model up to its last Normalize, of the same modules.
+@contextmanager
+def _no_normalize(model: Any) -> Iterator[None]:
+    """The model itself, meanwhile without its last Normalize.
+
+    A copy would not do: the forward that mixed precision puts into a model stays bound to that model.
 
     Raises:
         InvalidInputError: it has none at its end, or is wrapped for several processes.
     """
-    last = list(model._modules.values())[-1]
+    name, last = list(model._modules.items())[-1]
     if not isinstance(last, Normalize):
         raise InvalidInputError(
             'similarity="dot" needs the model itself, with Normalize at its end', found=type(last).__name__
         )
-    shorter = copy.copy(model)
-    shorter._modules = dict(list(model._modules.items())[:-1])
-    return shorter
+    del model._modules[name]
+    try:
+        yield
+    finally:
+        model._modules[name] = last
 
 
 def _at_least_float32(*tensors: Tensor) -> list[Tensor]:

@@ -9,7 +9,16 @@ from pathlib import Path
 
 from mlr_rag.training.teachers.teacher import CallableTeacher
 
-_NAMES = {"billing": "Falcon", "login": "Osprey", "search": "Heron", "email": "Kestrel", "chat": "Merlin"}
+_NAMES = {
+    "billing": "Falcon",
+    "login": "Osprey",
+    "search": "Heron",
+    "email": "Kestrel",
+    "chat": "Merlin",
+    "backup": "Plover",
+    "payroll": "Condor",
+    "booking": "Puffin",
+}
 _TOPICS = {
     "How do I restart {}?": "{} is restarted by its drain script.",
     "Who is in charge of {}?": "The night shift looks after {}.",
@@ -22,7 +31,7 @@ _PLACES = list(product(_NAMES, _TOPICS))
 def made_up(folder: str | Path = "made-up") -> tuple[Path, CallableTeacher]:
     """Write the collection, and give its folder and a teacher who knows it.
 
-    It has 20 documents and as many queries, of which 5 are the test split: each service's name is in the training
+    It has 32 documents and as many queries, of which 8 are the test split: each service's name is in the training
     queries of other topics, so that what a model learns of it shows there. No model knows the names beforehand. The
     teacher gives one point for the right service and one for the right topic.
     """

@@ -27,9 +27,17 @@ class Objective(nn.Module):
 
     Attributes:
         name: What its value is called in logs.
+        poolings: The poolings whose layers it can tell apart; None where it needs no layers, and any pooling will do.
+        needs_teacher: Whether it cannot use a list without teacher scores.
+        needs_positives: Whether it cannot use a list without a relevant passage.
+        remedy: What to do about a layer that never is the best, where such a layer learns nothing; "" where it does.
     """
 
     name = "objective"
+    poolings: tuple[str, ...] | None = None
+    needs_teacher = False
+    needs_positives = False
+    remedy = ""
     _wins: Tensor | None = None
 
     @property
@@ -81,6 +89,7 @@ class InfoNCE(Objective):
     """
 
     name = "infonce"
+    needs_positives = True
 
     def __init__(
         self,
@@ -110,6 +119,9 @@ class MultiVector(Objective):
     """InfoNCE of the best layer: `losses.multi_vector`."""
 
     name = "multi_vector"
+    poolings = ("multi_vector",)
+    needs_positives = True
+    remedy = "Leave it out of the model's layers."
 
     def __init__(self, temperature: float = 0.05) -> None:
         super().__init__()
@@ -133,9 +145,14 @@ class SelfContrastive(Objective):
         layer_scales: Factors of the other layers' scores, the one below the last first: where learning starts, as they
             are learned with the model. Only for layers that never win (see ListLoss.layer_wins): the loss itself
             gets smaller as they do.
+
+    Raises:
+        InvalidInputError: an unknown `reduce`, or scales that are no numbers; with scores, another number of them.
     """
 
     name = "self_contrastive"
+    poolings = ("self_contrastive",)
+    needs_positives = True
 
     def __init__(
         self,
@@ -148,12 +165,26 @@ class SelfContrastive(Objective):
         super().__init__()
         self.weight, self.temperature, self.reduce = weight, temperature, reduce
         self.reg_temperature = temperature if reg_temperature is None else reg_temperature
-        self.layer_scales = None if layer_scales is None else nn.Parameter(torch.tensor(layer_scales))
+        self.layer_scales = None if layer_scales is None else nn.Parameter(torch.tensor(_scales(layer_scales)))
+
+    @property
+    def remedy(self) -> str:  # type: ignore[override]
+        """See Objective."""
+        if self.reduce == "logsumexp":
+            return ""
+        scales = "layer_scales" if self.layer_scales is None else "larger layer_scales"
+        return f"Use reduce='logsumexp' or {scales}."
 
     def loss(self, scores: Tensor, batch: ListBatch) -> Tensor:
         """See Objective."""
         mask = _mask(batch, scores)
         if self.layer_scales is not None and scores.shape[-1] > 1:
+            if len(self.layer_scales) != scores.shape[-1] - 1:
+                raise InvalidInputError(
+                    "layer_scales do not fit the layers",
+                    found=f"{len(self.layer_scales)} for {scores.shape[-1]} layers",
+                    expected="one a layer, the last left out",
+                )
             scores = torch.cat([scores[..., :1], scores[..., 1:] * self.layer_scales], dim=-1)
         positives = batch.positives
         self._count(scores, (~mask).scatter(1, positives[:, None], False))
@@ -166,6 +197,8 @@ class LastReg(Objective):
     """The ablation of self-contrastive pooling without its harder negatives: `losses.last_reg`."""
 
     name = "last_reg"
+    poolings = ("self_contrastive",)
+    needs_positives = True
 
     def __init__(self, weight: float = 1.0, temperature: float = 0.05, reg_temperature: float | None = None) -> None:
         super().__init__()
@@ -190,6 +223,7 @@ class ListwiseKL(Objective):
     """
 
     name = "listwise_kl"
+    needs_teacher = True
 
     def __init__(
         self,
@@ -222,6 +256,8 @@ class MarginMSE(Objective):
     """
 
     name = "margin_mse"
+    needs_teacher = True
+    needs_positives = True
 
     def __init__(
         self,
@@ -246,6 +282,7 @@ class Wasserstein(Objective):
     """The grades' distribution over the whole batch: `losses.wasserstein`."""
 
     name = "wasserstein"
+    needs_positives = True
 
     def __init__(self, temperature: float = 0.05) -> None:
         super().__init__()
@@ -254,8 +291,7 @@ class Wasserstein(Objective):
     def loss(self, scores: Tensor, batch: ListBatch) -> Tensor:
         """See Objective."""
         _need_positives(batch)
-        labels = batch.over_columns(batch.labels, scores.shape[1])
-        return losses.wasserstein(batch.of_documents(scores), labels, self.temperature)
+        return losses.wasserstein(batch.of_documents(scores), _grades(batch, scores.shape[1]), self.temperature)
 
 
 class MannWhitney(Objective):
@@ -267,6 +303,7 @@ class MannWhitney(Objective):
     """
 
     name = "mann_whitney"
+    needs_positives = True
 
     def __init__(self, temperature: float = 0.05, scope: Scope = "batch") -> None:
         super().__init__()
@@ -277,7 +314,9 @@ class MannWhitney(Objective):
         _need_positives(batch)
         documents = batch.of_documents(scores)
         positives = batch.over_columns(batch.labels > 0, documents.shape[1])
-        mask = ~batch.over_columns(~batch.padding, documents.shape[1]) if self.scope == "own" else None
+        mask = (_grades(batch, documents.shape[1]) > 0) & ~positives
+        if self.scope == "own":
+            mask = mask | ~batch.over_columns(~batch.padding, documents.shape[1])
         return losses.mann_whitney(documents, positives, mask, self.temperature)
 
 
@@ -288,7 +327,7 @@ class WeightedSum(Objective):
         *terms: Weights and objectives.
 
     Raises:
-        InvalidInputError: there are none, or a weight is not a number above 0.
+        InvalidInputError: there are none, a weight is not a number above 0, or no pooling fits them all.
     """
 
     name = "weighted_sum"
@@ -300,6 +339,28 @@ class WeightedSum(Objective):
             raise InvalidInputError("the weights cannot be used", found=weights, expected="one or more, each above 0")
         self.weights = weights
         self.terms = nn.ModuleList(objective for _, objective in terms)
+        if self.poolings == ():
+            raise InvalidInputError(
+                "the terms need different poolings",
+                found={term.name: term.poolings for term in self._objectives if term.poolings is not None},
+                expected="one that is right for all",
+            )
+
+    @property
+    def poolings(self) -> tuple[str, ...] | None:  # type: ignore[override]
+        """Those that are right for all terms."""
+        wanted = [term.poolings for term in self._objectives if term.poolings is not None]
+        return tuple(name for name in wanted[0] if all(name in names for names in wanted)) if wanted else None
+
+    @property
+    def needs_teacher(self) -> bool:  # type: ignore[override]
+        """Whether any term does."""
+        return any(term.needs_teacher for term in self._objectives)
+
+    @property
+    def needs_positives(self) -> bool:  # type: ignore[override]
+        """Whether any term does."""
+        return any(term.needs_positives for term in self._objectives)
 
     def parts(self, scores: Tensor, batch: ListBatch) -> dict[str, Tensor]:
         """The weighted parts of all terms; a second one of the same name is called `name_2`."""
@@ -313,7 +374,13 @@ class WeightedSum(Objective):
     @property
     def wins(self) -> Tensor | None:
         """Those of the first term that counts any."""
-        return next((objective.wins for objective in self._objectives if objective.wins is not None), None)
+        return next((term.wins for term in self._objectives if term.wins is not None), None)
+
+    @property
+    def remedy(self) -> str:  # type: ignore[override]
+        """That of the term whose wins are shown; none where another term teaches every layer."""
+        remedies = [term.remedy for term in self._objectives if term.wins is not None]
+        return remedies[0] if all(remedies) and remedies else ""
 
     @property
     def _objectives(self) -> Iterator[Objective]:
@@ -329,10 +396,20 @@ def _mask(batch: ListBatch, scores: Tensor, scope: Scope = "batch") -> Tensor:
     """`(B, P)` bool: what is no candidate of a query, or relevant to it beside its positive."""
     _need_positives(batch)
     columns = scores.shape[1]
-    mask = batch.over_columns(batch.labels > 0, columns)
+    mask = _grades(batch, columns) > 0
     if scope == "own":
         mask = mask | ~batch.over_columns(~batch.padding, columns)
     return mask.scatter(1, batch.positives[:, None], False)
+
+
+def _grades(batch: ListBatch, columns: int) -> Tensor:
+    """`(B, P)`: the grades of each query's passages; of a query with several lists, those of all its lists."""
+    grades = batch.over_columns(batch.labels, columns)
+    if len(set(batch.queries)) == len(batch.queries):
+        return grades
+    first = {query: row for row, query in reversed(list(enumerate(batch.queries)))}
+    rows = torch.tensor([first[query] for query in batch.queries], device=grades.device)
+    return grades.scatter_reduce(0, rows[:, None].expand_as(grades), grades, "amax")[rows]
 
 
 def _need_positives(batch: ListBatch) -> None:
@@ -350,6 +427,13 @@ def _need(there: Tensor, batch: ListBatch, problem: str, expected: str) -> None:
         raise InvalidInputError(
             f"the list of {of}: {problem}", expected=expected, remedy="mlr_rag.training.check_lists drops such lists."
         )
+
+
+def _scales(values: Any) -> list[float]:
+    try:
+        return [float(value) for value in values]
+    except (TypeError, ValueError):
+        raise InvalidInputError("layer_scales are no numbers", found=values, expected="one a lower layer") from None
 
 
 def _checked(scope: Any) -> Scope:

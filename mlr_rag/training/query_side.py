@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,11 +23,14 @@ from torch.nn.functional import normalize
 from mlr_rag import progress
 from mlr_rag.encoders import vectors_per_document
 from mlr_rag.errors import InvalidInputError, TrainingError
+from mlr_rag.evaluation.evaluator import RetrievalEvaluator
 from mlr_rag.evaluation.metrics import Qrels, mean_metrics
 from mlr_rag.model import MLRModel
 from mlr_rag.model.query_adapter import QueryAdapter
 from mlr_rag.model.sides import query_side
+from mlr_rag.training.cache import open_cache
 from mlr_rag.training.lists import ListBatch, TrainingList
+from mlr_rag.training.losses._checks import check_positive_number
 from mlr_rag.training.mining.vectors import VectorCache
 from mlr_rag.training.objectives import InfoNCE, Objective
 
@@ -60,7 +64,7 @@ def train_query_adapter(
     objective: Objective | None = None,
     *,
     dev: tuple[Mapping[str, str], Qrels] | None = None,
-    cache: VectorCache | None = None,
+    cache: VectorCache | str | Path | None = None,
     epochs: int = 10,
     batch_size: int = 64,
     learning_rate: float = 3e-3,
@@ -80,7 +84,7 @@ def train_query_adapter(
         objective: What is to become small; by default InfoNCE. It sees each document by the vectors that stores hold.
         dev: Other queries, id → text, and their judgments, query id → document id → grade: the weights of the epoch
             with the best nDCG@10 over the corpus are kept, the first ones included. Without them the last ones are.
-        cache: Where vectors are kept.
+        cache: Where vectors are kept: a VectorCache, or the path of its file.
         epochs: Passes over the lists.
         batch_size: Lists in a step.
         learning_rate: AdamW's at the start; it falls linearly to 0.
@@ -88,13 +92,14 @@ def train_query_adapter(
         show_progress: By default on a terminal.
 
     Raises:
-        InvalidInputError: the model has no adapter, or a query encoder of its own; no lists; dev without a corpus.
-        TrainingError: the loss is not finite.
+        InvalidInputError: the model has no adapter, a frozen one, or a query encoder of its own; no lists; dev without
+            a corpus, with judged queries that have no text, or without any relevant document.
+        TrainingError: scores, the loss or weights are not finite. The adapter is left at its best, or as it came.
     """
     started = time.perf_counter()
     adapter = _only_adapter(model)
-    _check(lists, corpus, dev, epochs, batch_size)
-    frozen = _Frozen(model, lists, corpus, cache or VectorCache(), show_progress)
+    _check(adapter, lists, corpus, dev, epochs, batch_size, learning_rate)
+    frozen = _Frozen(model, lists, corpus, open_cache(VectorCache, cache), show_progress)
     searched = None if dev is None or corpus is None else _Dev(frozen, corpus, *dev)
     objective = objective or InfoNCE()
     learned = [parameter for part in (adapter, objective) for parameter in part.parameters()]
@@ -105,31 +110,30 @@ def train_query_adapter(
     history = [] if searched is None else [searched.ndcg(adapter)]
     best, kept, losses = 0, copy.deepcopy(adapter.state_dict()), []
     bar = progress.start("Training the query adapter", len(lists) * epochs, show_progress)
-    for epoch in range(1, epochs + 1):
-        total = 0.0
-        for rows in torch.split(torch.randperm(len(lists), generator=generator), batch_size):
-            loss = objective(frozen.scores(adapter, frozen.queries[rows]), frozen.batch(rows))
-            if not loss.isfinite():
-                raise TrainingError(
-                    f"the loss is not finite in epoch {epoch}",
-                    found=loss.item(),
-                    expected="a number",
-                    remedy="Lower the learning rate, or raise the objective's temperature.",
-                )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.item() * len(rows)
-            bar.update(len(rows))
-        losses.append(total / len(lists))
-        if searched is not None:
-            history.append(searched.ndcg(adapter))
-            logger.info("epoch %s: loss %.4f, dev nDCG@10 %.4f", epoch, losses[-1], history[-1])
-        if searched is None or history[-1] > history[best]:
-            best, kept = epoch, copy.deepcopy(adapter.state_dict())
-    bar.close()
-    adapter.load_state_dict(kept)
+    try:
+        for epoch in range(1, epochs + 1):
+            total = 0.0
+            for rows in torch.split(torch.randperm(len(lists), generator=generator), batch_size):
+                scores = frozen.scores(adapter, frozen.queries[rows])
+                _check_finite("a score", [scores], epoch)
+                loss = objective(scores, frozen.batch(rows))
+                _check_finite("the loss", [loss], epoch)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                total += loss.item() * len(rows)
+                bar.update(len(rows))
+            _check_finite("a weight", learned, epoch)
+            losses.append(total / len(lists))
+            if searched is not None:
+                history.append(searched.ndcg(adapter))
+                logger.info("epoch %s: loss %.4f, dev nDCG@10 %.4f", epoch, losses[-1], history[-1])
+            if searched is None or history[-1] > history[best]:
+                best, kept = epoch, copy.deepcopy(adapter.state_dict())
+    finally:
+        bar.close()
+        adapter.load_state_dict(kept)
     return QueryTraining(tuple(history), best, tuple(losses), time.perf_counter() - started)
 
 
@@ -192,8 +196,9 @@ class _Dev:
     """The dev queries, searched with each epoch's adapter."""
 
     def __init__(self, frozen: _Frozen, corpus: Mapping[str, str], queries: Mapping[str, str], qrels: Qrels) -> None:
-        self._frozen, self._qrels = frozen, qrels
-        self._ids = [query for query in queries if query in qrels]
+        self._frozen = frozen
+        self._qrels = {id: grades for id, grades in qrels.items() if any(grade > 0 for grade in grades.values())}
+        self._ids = list(self._qrels)
         self._queries = frozen.encoded_queries([queries[id] for id in self._ids])
         self._documents = sorted(id for id in corpus if corpus[id].strip())
         self._columns = torch.tensor([frozen.columns[corpus[id]] for id in self._documents])
@@ -226,11 +231,40 @@ def _only_adapter(model: Any) -> QueryAdapter:
     return adapters[0]
 
 
-def _check(lists: Sequence[TrainingList], corpus: Any, dev: Any, epochs: int, batch_size: int) -> None:
+def _check(
+    adapter: QueryAdapter,
+    lists: Sequence[TrainingList],
+    corpus: Mapping[str, str] | None,
+    dev: tuple[Mapping[str, str], Qrels] | None,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+) -> None:
+    if not all(parameter.requires_grad for parameter in adapter.parameters()):
+        raise InvalidInputError(
+            "the adapter is frozen",
+            found="weights without requires_grad",
+            expected="weights to train",
+            remedy="Call model.freeze_documents(), which leaves the adapter to be trained.",
+        )
     if not lists:
         raise InvalidInputError("no lists to train on", expected="one or more")
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InvalidInputError(f"{name} cannot be used", found=value, expected="1 or more")
+    check_positive_number("learning_rate", learning_rate)
     if dev is not None and corpus is None:
         raise InvalidInputError("dev queries, and no corpus to search", expected="corpus, a mapping of id → text")
+    if dev is not None and corpus is not None:
+        RetrievalEvaluator(*dev, corpus)  # it refuses what cannot be evaluated
+
+
+def _check_finite(name: str, tensors: Sequence[Tensor], epoch: int) -> None:
+    if all(tensor.isfinite().all() for tensor in tensors):
+        return
+    raise TrainingError(
+        f"not finite in epoch {epoch}: {name}",
+        found="NaN or infinity",
+        expected="numbers",
+        remedy="Lower the learning rate, or raise the objective's temperature.",
+    )

@@ -209,3 +209,28 @@ def test_it_works_on_other_architectures(tmp_path: Path) -> None:
     adapted.save(tmp_path / "saved")
     assert np.array_equal(MLRModel.load(tmp_path / "saved").encode_query(TEXTS), adapted.encode_query(TEXTS))
     assert np.array_equal(adapted.encode_document(TEXTS), model.encode_document(TEXTS))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("vectors", [torch.float32, torch.bfloat16, torch.float16])
+def test_vectors_keep_their_precision_whatever_the_weights(
+    form: AdapterForm, weights: torch.dtype, vectors: torch.dtype
+) -> None:
+    adapter, given = QueryAdapter(8, 2, form), torch.ones(3, 8) / 8**0.5
+    torch.nn.init.constant_(adapter.write, 0.5)
+    expected = adapter.adapt(given)
+    found = adapter.to(weights).adapt(given.to(vectors))
+    assert found.dtype == vectors
+    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_modules_that_are_shared_stay_in_their_mode(mixed: MLRModel, training: bool) -> None:
+    mixed.train(training)
+    mixed[1].eval()
+    modes = [module.training for module in mixed.modules()]
+    adapted = mixed.add_query_adapter(4)
+    plain = adapted.without_query_adapter()
+    assert [module.training for module in mixed.modules()] == modes
+    assert (adapted.training, adapted[-2].training, plain.training) == (training,) * 3

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -178,9 +179,43 @@ def test_candidates_without_a_score_are_left_out_and_counted() -> None:
     assert counts == Counts(queries=1, lists=1, unscored_dropped=2)
 
 
-def test_a_positive_without_a_score_is_an_error_with_the_way_out() -> None:
-    with pytest.raises(InvalidInputError, match=r"positive of query 'q' has no teacher score: found a. Pass qrels to"):
-        build({"a": 1}, "abcd", {"b": 1.0, "c": 0.0})
+def test_a_positive_without_a_score_is_left_out_counted_and_told_with_the_way_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made, counts = build({"a": 1, "b": 1}, "abcd", {"b": 1.0, "c": 0.0, "d": 0.0})
+    assert ids(made) == "bcd"
+    assert counts == Counts(queries=1, lists=1, positives_unscored=1)
+    assert "1 relevant documents have no teacher score" in caplog.text
+    assert "pass qrels to score_candidates" in caplog.text
+    made, counts = build({"a": 1}, "abcd", {"b": 1.0, "c": 0.0, "d": 0.0})
+    assert made is None
+    assert counts == Counts(queries=1, without_positives=1, positives_unscored=1)
+
+
+def test_the_twin_of_an_unscored_positive_is_no_negative_and_a_scored_twin_takes_its_place() -> None:
+    corpus, scores = CORPUS | {"j": "TEXT A"}, {"b": 3.0, "c": 0.0, "j": 1.0}
+    made, counts = build({"a": 1, "b": 1}, "jc", scores, corpus=corpus)
+    assert ids(made) == "bc"
+    assert (counts.positives_unscored, counts.duplicates_dropped) == (1, 1)
+    made, counts = build({"a": 2, "b": 1, "j": 1}, "jc", scores, corpus=corpus)
+    assert ids(made) == "bTEXT Ac"
+    assert (counts.positives_unscored, counts.duplicates_dropped) == (0, 1)
+
+
+def test_a_judged_query_that_was_not_mined_is_too_short_and_no_fault_of_its_positives(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    queries, qrels = {"q": "x", "unmined": "y"}, {"q": {"a": 1}, "unmined": {"b": 1}}
+    lists, counts = build_lists(queries, CORPUS, qrels, {"q": ranked("ab")}, {"q": {"a": 1.0, "b": 0.0}})
+    assert len(lists) == 1
+    assert counts == Counts(queries=2, lists=1, too_short=1)
+    assert caplog.text == ""
+
+
+def test_of_several_positives_the_highest_scored_says_which_negatives_are_liked() -> None:
+    scores = {"a": 10.0, "b": 2.0, "c": 5.0, "d": 7.0, "e": 0.0}
+    made, _ = build({"a": 1, "b": 1}, "abcde", scores, max_teacher_ratio=0.6)
+    assert ids(made) == "abce"
 
 
 def test_random_negatives_differ_by_seed_and_stay_the_same_for_one() -> None:
@@ -253,7 +288,8 @@ def test_nothing_is_lost(
 ) -> None:
     present = [id for id, text in corpus.items() if text.strip()]
     candidates = data.draw(st.lists(st.sampled_from(present), unique=True)) if present else []
-    scores = {id: float(data.draw(st.integers(0, 4))) for id in present}
+    unscored = data.draw(st.sets(st.sampled_from(present))) if present else set()
+    scores = {id: float(data.draw(st.integers(0, 4))) for id in present if id not in unscored}
     lists, counts = build_lists(
         {"q": query}, corpus, {"q": grades}, {"q": dict.fromkeys(candidates, 1.0)}, {"q": scores},
         length=length, positives=positives, max_teacher_ratio=ratio,
@@ -272,7 +308,7 @@ def test_nothing_is_lost(
         left_over = seen - len(said) - sum(
             dropped[name]
             for name in ("positives_missing_from_corpus", "positives_left_out", "false_negatives_dropped",
-                         "duplicates_dropped", "unscored_dropped")
+                         "duplicates_dropped", "unscored_dropped", "positives_unscored")
         )  # fmt: skip
         assert left_over == 0 or (left_over > 0 and len(said) == length)  # what found no room
         assert 1 <= of_positives <= max(1, length // 2)
@@ -290,6 +326,25 @@ def test_lists_get_the_scores_of_a_teacher() -> None:
         assert cache.asked == 5
     assert [each.scores for each in scored] == [(1, 2, 3), (1, 4)]
     assert [each.labels for each in scored] == [(1, 0, 0), None]
+
+
+def test_passages_that_cannot_be_scored_are_left_out_and_lists_of_fewer_than_two() -> None:
+    def skips(pairs: Sequence[tuple[str, str]]) -> list[float]:
+        return [float("nan") if passage == "bb" else len(passage) for _, passage in pairs]
+
+    teacher = CallableTeacher(skips, "length")
+    teacher.skip_failures = True  # type: ignore[attr-defined]
+    lists = [TrainingList("q", ("a", "bb", "ccc"), labels=(1, 0, 2)), TrainingList("p", ("a", "bb"), labels=(1, 0))]
+    assert with_scores(lists, teacher) == [TrainingList("q", ("a", "ccc"), scores=(1, 3), labels=(1, 2))]
+
+
+def test_a_list_of_teachers_is_fit_on_the_passages_of_the_lists_and_a_path_is_a_cache(tmp_path: Path) -> None:
+    made = TrainingList("q", ("a", "bb", "ccc"), labels=(1, 0, 0))
+    double = CallableTeacher(lambda pairs: [2 * score for score in lengths(pairs)], "double")
+    (scored,) = with_scores([made], [CallableTeacher(lengths, "length"), double], tmp_path / "scores.db")
+    assert scored.scores == pytest.approx((-(1.5**0.5), 0, 1.5**0.5))
+    with ScoreCache(tmp_path / "scores.db") as cache:
+        assert cache.known(double, [("q", "a"), ("q", "bb"), ("q", "ccc")]).all()
 
 
 def test_percentiles_are_those_of_all_scores() -> None:

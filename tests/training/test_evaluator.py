@@ -46,6 +46,16 @@ def test_the_figures_are_those_of_a_search_in_a_store(
     assert 0 < found["dev_ndcg@10"] < 1
 
 
+def test_each_query_s_value_is_told_in_one_order_for_every_model(tiny_model: MLRModel) -> None:
+    evaluator = RetrievalEvaluator(QUERIES, QRELS, TEXTS)
+    found = evaluator.per_query(tiny_model)
+    assert list(found) == list(QRELS)
+    assert np.mean(list(found.values())) == pytest.approx(evaluator(tiny_model)["dev_ndcg@10"])
+    assert len(set(found.values())) == 3
+    far = evaluator.per_query(Fixed(-np.eye(3), {text: [1.0, 1.0, 1.0] for text in TEXTS.values()}))
+    assert list(far) == list(QRELS)
+
+
 def test_grades_count_in_ndcg() -> None:
     axes = np.eye(2)
     documents = {"good": axes[0], "better": axes[1]}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mlr_rag.errors import InvalidInputError, MissingExtraError, TeacherError
@@ -29,6 +31,18 @@ class Model:
         with self._lock:
             self.prompts.append(prompt)
             return self.replies[min(len(self.prompts), len(self.replies)) - 1]
+
+
+class Counting:
+    """Counts the replies of a function."""
+
+    def __init__(self, complete: Any) -> None:
+        self.complete, self.count, self._lock = complete, 0, threading.Lock()
+
+    def __call__(self, prompt: str) -> str:
+        with self._lock:
+            self.count += 1
+        return self.complete(prompt)
 
 
 def by_length(prompt: str) -> str:
@@ -66,6 +80,63 @@ def test_anything_else_is_asked_for_again_and_then_an_error_that_keeps_nothing(r
     first, second = model.prompts
     assert second.startswith(first)
     assert "Reply with the number alone" in second.removeprefix(first)
+
+
+MANY = [("query", f"passage {number:02} ") for number in range(16)]
+
+
+def refuses_nine(prompt: str) -> str:
+    return "I cannot say." if "passage 09" in prompt else "5"
+
+
+def test_a_pair_that_cannot_be_graded_loses_no_other_grade_and_no_reply_is_paid_for_twice() -> None:
+    model, cache = Counting(refuses_nine), ScoreCache()
+    for run in (1, 2, 3):
+        with pytest.raises(TeacherError, match=r"Pass skip_failures=True .* of \d+ are kept"):
+            cache.score(LLMJudge(model, "m", threads=1), MANY)
+        assert cache.count() >= 9
+        assert model.count == cache.count() + 2 * run
+    assert cache.score(LLMJudge(model, "m", skip_failures=True), MANY)[:9].tolist() == [5] * 9
+    assert (cache.count(), model.count) == (15, 15 + 2 * 4)
+
+
+def test_after_a_failure_the_replies_under_way_are_kept_and_few_others_are_begun() -> None:
+    second = threading.Event()
+
+    def complete(prompt: str) -> str:
+        if "passage 00" in prompt:
+            second.wait(10)
+            raise ConnectionError("refused")
+        second.set()
+        time.sleep(0.1)
+        return "5"
+
+    model = Counting(complete)
+    with pytest.raises(TeacherError, match="ConnectionError refused") as caught:
+        LLMJudge(model, "m", threads=2).score(MANY)
+    assert model.count <= 8
+    assert np.isnan(caught.value.scores[0])
+    assert caught.value.scores[1] == 5
+    assert np.isfinite(caught.value.scores).sum() == model.count - 1
+
+
+def test_skipped_failures_are_no_scores_counted_and_asked_for_again(caplog: pytest.LogCaptureFixture) -> None:
+    model, cache = Counting(refuses_nine), ScoreCache()
+    judge = LLMJudge(model, "m", skip_failures=True)
+    for run in (1, 2):
+        scores = cache.score(judge, MANY)
+        assert [place for place, score in enumerate(scores) if score != 5] == [9]
+        assert (cache.skipped, cache.count(), model.count) == (run, 15, 15 + 2 * run)
+    assert "1 of 16 pairs could not be scored" in caplog.text
+    assert judge.fingerprint == LLMJudge(model, "m").fingerprint
+
+
+def test_a_model_that_does_not_answer_is_an_error_though_failures_are_skipped() -> None:
+    def complete(prompt: str) -> str:
+        raise ConnectionError("refused")
+
+    with pytest.raises(TeacherError, match="ConnectionError refused"):
+        ScoreCache().score(LLMJudge(complete, "m", skip_failures=True), MANY)
 
 
 def test_a_good_reply_to_the_reminder_counts() -> None:

@@ -6,8 +6,10 @@ import socket
 
 import pytest
 import torch
+from accelerate import Accelerator
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.trainer import BaseTrainer
-from sentence_transformers.sentence_transformer.losses import DistillKLDivLoss
+from sentence_transformers.sentence_transformer.losses import DistillKLDivLoss, MultipleNegativesRankingLoss
 from sentence_transformers.util import pairwise_cos_sim
 
 from mlr_rag import MLRModel
@@ -17,10 +19,12 @@ from mlr_rag.training.lists import TrainingList
 from mlr_rag.training.loss import ListLoss, _largest
 from mlr_rag.training.objectives import (
     InfoNCE,
+    LastReg,
     ListwiseKL,
     MultiVector,
     Objective,
     SelfContrastive,
+    WeightedSum,
     default_objective,
 )
 
@@ -90,7 +94,8 @@ def test_a_model_in_evaluation_mode_is_judged_by_the_vector_it_deploys(model):
 @pytest.mark.parametrize("model", POOLINGS, indirect=True)
 @pytest.mark.parametrize("dropout", [False, True])
 def test_gradients_are_the_same_with_and_without_the_cache(model, dropout):
-    objective = MultiVector() if model.pooling == "multi_vector" else SelfContrastive(layer_scales=[1.5])
+    of_layers = {"multi_vector": MultiVector(), "self_contrastive": SelfContrastive(layer_scales=[1.5])}
+    objective = of_layers.get(model.pooling, InfoNCE())
     cached, plain = (
         step(ListLoss(model, objective, 20, dropout=dropout, gradient_cache=cache)) for cache in (True, False)
     )
@@ -160,6 +165,71 @@ def test_dot_products_are_those_of_the_vectors_before_normalize(model):
     assert not torch.allclose(ratio, torch.ones_like(ratio), atol=0.1)
     assert type(model[-1]).__name__ == "Normalize"
     assert torch.allclose(torch.tensor(model.eval().encode_query(["paris"])).norm(), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_dot_products_stay_so_under_mixed_precision(model, cache):
+    def lengths(batch):
+        loss = ListLoss(model, Shown(), similarity="dot", gradient_cache=cache)
+        loss(*batch)
+        return loss.objective.scores
+
+    expected = lengths(inputs(model))
+    prepared = Accelerator(mixed_precision="bf16", cpu=True).prepare_model(model)
+    assert prepared is model
+    assert "forward" in vars(model), "accelerate must have put its own forward into the model"
+    assert expected.abs().max() > 2, "cosines would look the same"
+    torch.testing.assert_close(lengths(inputs(model)), expected, rtol=0.1, atol=0.1 * float(expected.abs().max()))
+    assert type(model[-1]).__name__ == "Normalize"
+
+
+def test_a_failed_step_leaves_the_models_normalize_in_place(model):
+    features, label = inputs(model)
+    features[1]["input_ids"] += 10**6  # beyond the vocabulary
+    with pytest.raises(IndexError):
+        ListLoss(model, Shown(), similarity="dot")(features, label)
+    assert type(model[-1]).__name__ == "Normalize"
+
+
+def test_scores_are_not_rounded_by_mixed_precision(model):
+    loss, label = ListLoss(model, Shown()), inputs(model)[1]
+    vectors = [[torch.rand(3, 1, 32)], [torch.rand(6, 2, 32)]]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss.calculate_loss(vectors, label)
+    expected = torch.einsum("bd,pmd->bpm", vectors[0][0][:, 0], vectors[1][0])
+    assert torch.equal(loss.objective.scores, expected)
+
+
+LAYERED = [
+    (SelfContrastive, "self_contrastive"),
+    (LastReg, "self_contrastive"),
+    (MultiVector, "multi_vector"),
+    (lambda: WeightedSum((1.0, ListwiseKL()), (1.0, SelfContrastive())), "self_contrastive"),
+]
+
+
+@pytest.mark.parametrize("model", POOLINGS, indirect=True)
+@pytest.mark.parametrize(("make", "pooling"), LAYERED)
+def test_an_objective_of_layers_is_refused_by_a_model_that_does_not_give_them(model, make, pooling):
+    if model.pooling == pooling:
+        assert ListLoss(model, make()).objective.poolings == (pooling,)
+    else:
+        with pytest.raises(InvalidInputError, match=f"found pooling='{model.pooling}'.*expected pooling='{pooling}'"):
+            ListLoss(model, make())
+
+
+def test_an_objective_of_layers_is_refused_where_there_is_one_layer_or_no_pooling(tiny_model_dir):
+    one = MLRModel.from_pretrained(tiny_model_dir, layers=3, pooling="self_contrastive")
+    with pytest.raises(InvalidInputError, match=r"layers=\(3,\).*two layers or more"):
+        ListLoss(one, SelfContrastive())
+    with pytest.raises(InvalidInputError, match="pooling=None"):
+        ListLoss(SentenceTransformer(str(tiny_model_dir), device="cpu"), MultiVector())
+
+
+def test_what_is_no_objective_is_refused(model):
+    for wrong in (InfoNCE, MultipleNegativesRankingLoss(model), "InfoNCE"):
+        with pytest.raises(InvalidInputError, match="not an objective"):
+            ListLoss(model, wrong)
 
 
 def test_parts_are_named_and_their_sum_has_the_gradient(model):
@@ -249,12 +319,11 @@ def test_layers_are_told_by_their_number_and_win_in_shares(model):
     assert shares[1] > shares[3], "with such a scale the first layer must win"
 
 
-def test_a_dead_layer_is_named_once(model, caplog):
-    loss = ListLoss(model, SelfContrastive())
-    scores = torch.tensor([[0.9, 0.1], [0.8, 0.2]]).expand(2, 2, 2).clone()
+def warnings_of_a_layer_that_never_wins(loss, caplog, steps):
+    """What was logged after each step."""
+    scores, counts = torch.tensor([[0.9, 0.1], [0.8, 0.2]]).expand(2, 2, 2).clone(), []
     with caplog.at_level(logging.WARNING, "mlr_rag"):
-        for number in range(250):
-            assert len(caplog.records) == (number >= 100)
+        for _ in range(steps):
             vectors = [[torch.eye(2)[:, None].requires_grad_()], [scores.clone().requires_grad_()]]
             label = {
                 "index": torch.tensor([[0, 1], [1, 0]]),
@@ -266,8 +335,32 @@ def test_a_dead_layer_is_named_once(model, caplog):
                 vectors[1][0][:, 0] = 0.9
                 vectors[1][0][:, 1] = 0.1
             loss.calculate_loss(vectors, label, with_backward=True)
-    (record,) = caplog.records
-    assert "Layer 1 never wins" in record.message
+            counts.append(len(caplog.records))
+    return counts
+
+
+def test_a_dead_layer_is_named_once(model, caplog):
+    counts = warnings_of_a_layer_that_never_wins(ListLoss(model, SelfContrastive()), caplog, 250)
+    assert counts == [0] * 99 + [1] * 151
+    assert "Layer 1 never wins" in caplog.records[0].message
+
+
+@pytest.mark.parametrize(
+    ("objective", "similarity", "advice"),
+    [
+        (SelfContrastive(), "cosine", "maximum. Use reduce='logsumexp' or layer_scales."),
+        (SelfContrastive(layer_scales=[0.5]), "cosine", "maximum. Use reduce='logsumexp' or larger layer_scales."),
+        (SelfContrastive(), "dot", "maximum. Use unit vectors (similarity='cosine'). Use reduce="),
+    ],
+)
+def test_the_advice_on_a_dead_layer_is_what_is_not_done_yet(model, caplog, objective, similarity, advice):
+    warnings_of_a_layer_that_never_wins(ListLoss(model, objective, similarity=similarity), caplog, 100)
+    assert advice in caplog.records[0].message
+
+
+def test_no_layer_is_called_dead_where_every_layer_gets_a_gradient(model, caplog):
+    loss = ListLoss(model, SelfContrastive(reduce="logsumexp"))
+    assert warnings_of_a_layer_that_never_wins(loss, caplog, 100)[-1] == 0
 
 
 def _free_port():

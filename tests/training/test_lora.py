@@ -57,6 +57,12 @@ def test_a_merged_model_is_plain_and_has_the_adapted_vectors(tmp_path: Path, kin
     assert np.array_equal(MLRModel.load(tmp_path / "saved").encode_document(TEXTS), model.encode_document(TEXTS))
 
 
+def test_an_update_that_is_not_merged_is_not_saved_as_if_it_were_a_model(tiny_model: MLRModel, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"has LoRA that is not merged.*merge_lora\(model\) first"):
+        add_lora(tiny_model).save(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
 def test_a_merged_model_exports(tiny_model: MLRModel, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
@@ -161,3 +167,23 @@ def test_lora_twice_or_merged_without_is_refused(tiny_model: MLRModel) -> None:
         merge_lora(tiny_model)
     with pytest.raises(InvalidInputError, match="has LoRA already"):
         add_lora(add_lora(tiny_model))
+
+
+def test_a_separate_query_encoder_is_refused(tiny_model_dir: Path) -> None:
+    """LoRA would reach the documents alone, and all of the queries' copy would be trained."""
+    model = MLRModel.from_pretrained(tiny_model_dir, separate_query_encoder=True)
+    with pytest.raises(InvalidInputError, match="documents' backbone alone"):
+        add_lora(model)
+    assert not has_lora(model)
+
+
+def test_a_frozen_backbone_is_refused(tiny_model: MLRModel) -> None:
+    adapted = tiny_model.add_query_adapter(2)
+    adapted.freeze_documents()
+    documents = adapted.encode_document(TEXTS)
+    with pytest.raises(InvalidInputError, match="frozen"):
+        add_lora(adapted)
+    assert not has_lora(adapted)
+    assert np.array_equal(adapted.encode_document(TEXTS), documents)
+    add_lora(adapted.requires_grad_(True))
+    assert has_lora(adapted)

@@ -193,3 +193,10 @@ def test_attention_that_is_none() -> None:
     refuse("word_kl", "teacher is no attention", teacher=with_value(S3, -0.1))
     refuse("word_kl", "teacher is no attention", teacher=torch.zeros(2, 3, 2))
     refuse("word_kl", "no words to compare", words=~WORDS)
+
+
+def test_a_bad_score_with_a_gradient_is_named_without_a_warning() -> None:
+    scores = S2.clone()
+    scores[1, 2] = NAN
+    with pytest.raises(InvalidInputError, match=r"scores\[1, 2\] is not finite"):
+        losses.infonce(scores.requires_grad_(), POSITIVES)

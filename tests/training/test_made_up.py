@@ -9,10 +9,10 @@ from mlr_rag.training.made_up import made_up
 def test_the_collection_can_be_read_and_its_splits_share_services_but_no_query(tmp_path: Path) -> None:
     folder, _ = made_up(tmp_path / "made-up")
     train, test = Collection.load(folder, "train"), Collection.load(folder, "test")
-    assert (len(train.queries), len(test.queries), len(dict(train.texts()))) == (15, 5, 20)
+    assert (len(train.queries), len(test.queries), len(dict(train.texts()))) == (24, 8, 32)
     assert not train.queries.keys() & test.queries.keys()
     learned = " ".join(train.queries.values())
-    asked = {"billing", "login", "search", "email", "chat"}
+    asked = {"billing", "login", "search", "email", "chat", "backup", "payroll", "booking"}
     assert {name for name in asked if any(name in text for text in test.queries.values())} == asked
     assert all(learned.count(name) == 3 for name in asked)
 

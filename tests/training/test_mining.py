@@ -209,6 +209,47 @@ def test_a_pair_is_asked_for_once(tmp_path: Path) -> None:
         assert (asked, cache.asked) == (sum(map(len, few.values())), len({*_pairs(run, 6)}))
 
 
+def test_a_cache_may_be_told_by_its_path(tmp_path: Path, encoder: HashEncoder) -> None:
+    first = mine(QUERIES, CORPUS, [Dense(encoder, tmp_path / "vectors.db")], depth=3)
+    encoder.encoded.clear()
+    assert mine(QUERIES, CORPUS, [Dense(encoder, str(tmp_path / "vectors.db"))], depth=3) == first
+    assert encoder.encoded == []
+    score_candidates(CallableTeacher(overlap, "overlap"), QUERIES, CORPUS, first, str(tmp_path / "scores.db"))
+    with ScoreCache(tmp_path / "scores.db") as cache:
+        assert cache.known(CallableTeacher(overlap, "overlap"), list(_pairs(first, 3))).all()
+
+
+def test_of_a_list_of_teachers_the_scores_are_the_mean_on_one_scale_and_the_members_are_asked_once(
+    tmp_path: Path,
+) -> None:
+    run = mine(QUERIES, CORPUS, [BM25()], depth=5)
+    teachers = [
+        CallableTeacher(overlap, "overlap"),
+        CallableTeacher(lambda pairs: [100.0 * len(passage) for _, passage in pairs], "length"),
+    ]
+    with ScoreCache(tmp_path / "scores.db") as cache:
+        found = score_candidates(teachers, QUERIES, CORPUS, run, cache)
+        asked = cache.asked
+        assert score_candidates(teachers, QUERIES, CORPUS, run, cache) == found
+        assert cache.asked == asked
+    pairs = list(_pairs(run, 5))
+    rows = [(values - values.mean()) / values.std() for values in (teacher.score(pairs) for teacher in teachers)]
+    expected = dict(zip(pairs, np.mean(rows, axis=0), strict=True))
+    for query, of_query in found.items():
+        for id, score in of_query.items():
+            assert score == pytest.approx(expected[QUERIES[query], CORPUS[id]])
+
+
+def test_what_a_teacher_skips_is_left_unscored_and_counted() -> None:
+    teacher = CallableTeacher(lambda pairs: [float("nan") if text == "b" else 1.0 for _, text in pairs], "skips")
+    teacher.skip_failures = True  # type: ignore[attr-defined]
+    cache = ScoreCache()
+    assert score_candidates(teacher, {"q": "x"}, {"1": "a", "2": "b"}, {"q": {"1": 1.0, "2": 0.5}}, cache) == {
+        "q": {"1": 1.0}
+    }
+    assert (cache.skipped, cache.count()) == (1, 1)
+
+
 def _pairs(run: mining.Run, depth: int) -> Iterator[tuple[str, str]]:
     return ((QUERIES[query], CORPUS[id]) for query, found in run.items() for id in list(found)[:depth])
 

@@ -327,6 +327,13 @@ def test_gradients_are_the_same_with_and_without_the_gradient_cache(
         torch.testing.assert_close(gradient, found[1][name], atol=1e-5, rtol=1e-4, msg=name)
 
 
+def test_skipping_passages_is_refused_as_their_words_have_gradients(
+    tiny_model: MLRModel, cross_encoder: CrossEncoder
+) -> None:
+    with pytest.raises(InvalidInputError, match="skip_gradient"):
+        MultiLevelLoss(tiny_model, cross_encoder, skip_gradient=0.1)
+
+
 def test_the_word_level_alone_has_a_gradient_in_the_student_and_none_in_the_teacher(
     tiny_model: MLRModel, cross_encoder: CrossEncoder
 ) -> None:

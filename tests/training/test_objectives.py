@@ -6,6 +6,7 @@ import torch
 from mlr_rag.errors import InvalidInputError
 from mlr_rag.training import losses
 from mlr_rag.training.lists import ListBatch
+from mlr_rag.training.multilevel.dynamic_filter import DynamicInfoNCE
 from mlr_rag.training.objectives import (
     InfoNCE,
     LastReg,
@@ -62,6 +63,29 @@ def test_scope_own_leaves_out_other_lists(scores):
     first, second = rows(scores)
     expected = (nce(first, 1, [1, 2], 0.1) + nce(second, 3, [1, 3], 0.1)) / 2
     assert InfoNCE(0.1, scope="own")(scores, make()).item() == pytest.approx(expected, rel=1e-5)
+
+
+TWICE = ListBatch(  # one query with two lists, each with a positive and a negative of its own
+    torch.tensor([[0, 1], [2, 3]]), torch.tensor([[2.0, 1.0]] * 2), torch.tensor([[1.0, 0.0]] * 2), ("who", "who")
+)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [InfoNCE(), MultiVector(), SelfContrastive(), LastReg(), DynamicInfoNCE(), MannWhitney()],
+    ids=lambda objective: type(objective).__name__,
+)
+def test_two_lists_of_one_query_are_no_negatives_of_each_other(scores, objective):
+    moved = scores.detach().clone()
+    moved[0, 2] += 0.5  # the first list's query with the second list's positive
+    assert torch.equal(objective(moved, TWICE), objective(scores.detach(), TWICE))
+    moved[0, 3] += 0.5  # and with its negative
+    assert objective(moved, TWICE) > objective(scores.detach(), TWICE)
+
+
+def test_wasserstein_wants_the_positives_of_all_lists_of_a_query(scores):
+    labels = torch.tensor([[1.0, 0.0, 1.0, 0.0]] * 2)
+    assert torch.allclose(Wasserstein(0.1)(scores, TWICE), losses.wasserstein(scores[..., 0], labels, 0.1))
 
 
 def test_what_the_teacher_likes_nearly_as_much_is_no_negative(scores):
@@ -145,6 +169,24 @@ def test_scales_of_layers_learn(scores):
     assert torch.equal(objective(scores, make()), SelfContrastive()(scaled, make()))
 
 
+def test_scales_may_be_whole_numbers(scores):
+    assert torch.equal(
+        SelfContrastive(layer_scales=[2])(scores, make()), SelfContrastive(layer_scales=[2.0])(scores, make())
+    )
+
+
+@pytest.mark.parametrize("wrong", [[], [1.0, 1.0], ["x"], 1.0])
+def test_scales_that_do_not_fit_the_layers_are_refused(scores, wrong):
+    with pytest.raises(InvalidInputError, match="layer_scales"):
+        SelfContrastive(layer_scales=wrong)(scores, make())
+
+
+def test_one_scale_is_not_spread_over_several_layers():
+    scores = torch.rand(2, 4, 3)
+    with pytest.raises(InvalidInputError, match="1 for 3 layers"):
+        SelfContrastive(layer_scales=[1.0])(scores, make())
+
+
 def test_logsumexp_gives_every_layer_of_a_negative_a_gradient(scores):
     for reduce, expected in (("max", {1}), ("logsumexp", {2})):
         scores.grad = None
@@ -183,6 +225,40 @@ def test_a_contrastive_objective_names_the_list_without_a_positive(objective, sc
 def test_a_distilling_objective_names_the_list_without_a_teacher(objective, scores):
     with pytest.raises(InvalidInputError, match="the list of 'what boils': the teacher gave no scores"):
         objective(scores, make(teacher=[[-INF] * 3, [2.0, 6.0, -INF]]))
+
+
+def refuses(objective, batch):
+    try:
+        objective(torch.rand(2, 4, 2), batch)
+    except InvalidInputError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        *CONTRASTIVE,
+        *DISTILLING,
+        DynamicInfoNCE(),
+        WeightedSum((1.0, Wasserstein())),
+        WeightedSum((1.0, InfoNCE()), (1.0, ListwiseKL())),
+    ],
+    ids=lambda objective: type(objective).__name__,
+)
+def test_an_objective_says_beforehand_which_lists_it_refuses(objective):
+    unscored, unlabeled = make(teacher=[[-INF] * 3] * 2), make(labels=[[0.0] * 3] * 2)
+    assert (objective.needs_teacher, objective.needs_positives) == (
+        refuses(objective, unscored),
+        refuses(objective, unlabeled),
+    )
+
+
+def test_terms_that_need_different_poolings_are_refused():
+    assert WeightedSum((1.0, InfoNCE()), (1.0, LastReg()), (1.0, SelfContrastive())).poolings == ("self_contrastive",)
+    assert WeightedSum((1.0, InfoNCE())).poolings is None
+    with pytest.raises(InvalidInputError, match="different poolings"):
+        WeightedSum((1.0, MultiVector()), (1.0, SelfContrastive()))
 
 
 @pytest.mark.parametrize("terms", [(), ((0.0, InfoNCE()),), ((-1.0, InfoNCE()),), ((INF, InfoNCE()),)])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlr_rag import InvalidInputError, MLRModel
+from mlr_rag import InvalidInputError, MLRModel, progress
 from mlr_rag.errors import TrainingError
 from mlr_rag.evaluation.evaluator import RetrievalEvaluator
 from mlr_rag.training.cache import ContentCache
@@ -109,6 +109,13 @@ def test_the_gradient_is_that_of_the_long_way(base: MLRModel, objective: Any) ->
         torch.testing.assert_close(one, parameter.grad, atol=1e-4, rtol=1e-3)
 
 
+def test_a_model_in_half_precision_is_trained(base: MLRModel) -> None:
+    """Its adapter's weights are in half precision, and the vectors that are kept in float32."""
+    model, done = _trained(base.bfloat16())
+    assert model[-2].write.dtype == torch.bfloat16
+    assert done.losses[-1] < done.losses[0] - 0.05
+
+
 def test_the_best_epoch_is_kept_and_is_what_an_evaluation_finds(base: MLRModel) -> None:
     model, done = _trained(base, dev=DEV, epochs=6, learning_rate=0.05)
     assert len(done.history) == 7
@@ -140,6 +147,7 @@ def test_a_second_run_encodes_nothing(base: MLRModel, tmp_path: Path) -> None:
     with ContentCache(tmp_path / "vectors.db") as content:
         known = content.count()
     with VectorCache(tmp_path / "vectors.db") as cache:
+        _trained(base, cache=tmp_path / "vectors.db", dev=DEV, seed=2)  # a path is a cache as well
         model, _ = _trained(base, cache=cache, dev=DEV, seed=3)
         calls: list[Any] = []
         base[0].register_forward_pre_hook(lambda *args: calls.append(args))
@@ -165,7 +173,90 @@ def test_impossible_trainings(base: MLRModel, tiny_model_dir: Path) -> None:
     with pytest.raises(InvalidInputError, match="the teacher gave no scores"):
         train_query_adapter(adapted, lists, objective=ListwiseKL(), **OPTIONS)
 
+    for rate in (float("nan"), float("inf"), 0.0, -1.0, True):
+        with pytest.raises(InvalidInputError, match="learning_rate"):
+            train_query_adapter(adapted, lists, learning_rate=rate)
+    with pytest.raises(InvalidInputError, match="frozen"):
+        train_query_adapter(base.add_query_adapter(8).requires_grad_(False), lists)
 
-def test_a_loss_that_is_not_finite_ends_the_training(base: MLRModel) -> None:
-    with pytest.raises(TrainingError, match="epoch 1"):
-        _trained(base, objective=InfoNCE(1e-45))
+
+def test_dev_queries_that_cannot_be_evaluated_are_refused(base: MLRModel) -> None:
+    queries, qrels = DEV
+    adapted = base.add_query_adapter(8)
+    with pytest.raises(InvalidInputError, match=r"no text.*such as other"):
+        train_query_adapter(adapted, _lists(), CORPUS, dev=(queries, {**qrels, "other": {"d1": 1}}))
+    for bad in ({}, {"q40": {"d40": 0}}, {"q40": {"nowhere": 1}}):
+        with pytest.raises(InvalidInputError, match="no query has a relevant document"):
+            train_query_adapter(adapted, _lists(), CORPUS, dev=(queries, bad))
+
+
+def test_dev_queries_without_a_positive_judgment_count_for_nothing(base: MLRModel) -> None:
+    queries, qrels = DEV
+    _, done = _trained(base, dev=DEV, epochs=1)
+    _, same = _trained(base, dev=(queries | {"x": "the"}, {**qrels, "x": {"d1": 0}}), epochs=1)
+    assert same.history == pytest.approx(done.history, abs=1e-9)
+
+
+def test_a_dev_query_that_is_a_document_does_not_find_itself(base: MLRModel) -> None:
+    queries = {"d0": CORPUS["d0"]}  # the best of all, by far
+    qrels = {"d0": {id: 1 for id in CORPUS if id != "d0"}}
+    _, done = _trained(base, dev=(queries, qrels), epochs=1)
+    assert done.history == (1.0, 1.0)
+
+
+def test_the_learning_rate_falls_linearly_to_nothing(base: MLRModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+
+    class Recording(torch.optim.AdamW):
+        def step(self, closure: Any = None) -> Any:
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Recording)
+    _trained(base, epochs=2, learning_rate=0.06)
+    assert rates == pytest.approx([0.06, 0.05, 0.04, 0.03, 0.02, 0.01])
+
+
+class _Broken(InfoNCE):
+    """As it should be for some steps, then a loss of 0 whose gradient is none."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def forward(self, scores: torch.Tensor, batch: Any) -> torch.Tensor:
+        self.steps -= 1
+        return super().forward(scores, batch) if self.steps >= 0 else (scores - scores).sum().sqrt()
+
+
+@pytest.mark.parametrize(
+    ("objective", "what"),
+    [
+        (lambda: InfoNCE(1e-45), "epoch 1: the loss"),
+        (lambda: _Broken(3), "epoch 2: a score"),
+        (lambda: _Broken(5), "epoch 2: a weight"),
+    ],
+)
+def test_numbers_that_are_not_finite_end_the_training_and_are_not_left_behind(
+    base: MLRModel, monkeypatch: pytest.MonkeyPatch, objective: Any, what: str
+) -> None:
+    bars: list[str] = []
+
+    class Bar:
+        def __init__(self, name: str) -> None:
+            self.name = name
+            bars.append(name)
+
+        def update(self, n: int) -> None: ...
+
+        def close(self) -> None:
+            bars.remove(self.name)
+
+    monkeypatch.setattr(progress, "start", lambda name, total, show: Bar(name))
+    model = base.add_query_adapter(8)
+    with pytest.raises(TrainingError, match=f"{what}.*Lower the learning rate"):
+        train_query_adapter(model, _lists(), CORPUS, objective(), **OPTIONS)
+    assert not bars
+    assert all(weights.isfinite().all() for weights in model.parameters())
+    fresh = base.add_query_adapter(8)[-2].write
+    assert torch.equal(model[-2].write, fresh) == ("epoch 1" in what), "left as the last whole epoch made it"

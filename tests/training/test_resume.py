@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from mlr_rag import InvalidInputError, MLRModel, StoreLockedError
+from mlr_rag.errors import TrainingError
 from mlr_rag.folders import lock_folder
 from mlr_rag.training.lists import TrainingList
 from mlr_rag.training.objectives import InfoNCE
+from mlr_rag.training.trainer import run_identity
 from mlr_rag.training.trainer.trainer import MLRTrainer, TrainingResult
 from tests.training.material import arguments, evaluator, lists, one_thread  # noqa: F401
+from tests.training.test_trainer import Scripted
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -24,9 +29,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def trainer(folder: Path, model_dir: Path, **changes: Any) -> MLRTrainer:
     """One epoch of five steps, evaluated at its end."""
     parts = {"lists": lists(), "objective": None, "evaluator": evaluator(), **changes}
-    settings = parts.pop("settings", {})
+    settings, prepare = parts.pop("settings", {}), parts.pop("prepare", None)
     args = arguments(folder, **{"num_train_epochs": 1, **settings})
-    return MLRTrainer(MLRModel.from_pretrained(model_dir), args=args, **parts)
+    model = MLRModel.from_pretrained(model_dir)
+    if prepare:
+        prepare(model)
+    return MLRTrainer(model, args=args, **parts)
 
 
 class Stop(Exception):
@@ -124,6 +132,8 @@ def test_a_run_that_patience_ended_is_not_taken_further(
         ({"objective": InfoNCE()}, "loss.objective 'WeightedSum', here 'InfoNCE'"),
         ({"objective": InfoNCE(temperature=0.5)}, "here 0.5"),
         ({"evaluator": None}, "other evaluator"),
+        ({"prepare": lambda model: setattr(model[0].model.embeddings.dropout, "p", 0.3)}, "other dropout"),
+        ({"prepare": lambda model: model[0].model.embeddings.requires_grad_(False)}, "other trained parameters"),
     ],
 )
 def test_another_run_is_refused_and_told_apart(
@@ -142,6 +152,75 @@ def test_another_run_is_refused_and_told_apart(
     assert other.model.fingerprint == before
 
 
+def test_another_version_of_what_trains_is_another_run(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer(tmp_path, tiny_model_dir, settings={"max_steps": 1}).train()
+    monkeypatch.setattr(run_identity, "version", lambda name: "9.9")
+    with pytest.raises(InvalidInputError, match=r"holds another run: .*torch '.*', here '9.9'"):
+        trainer(tmp_path, tiny_model_dir, settings={"max_steps": 1}).train()
+
+
+class Custom(nn.Module):
+    """An objective of a user's, with settings of any type."""
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def forward(self, scores: Any, batch: Any) -> Any:
+        return InfoNCE()(scores, batch)
+
+
+@pytest.mark.parametrize(
+    ("one", "same", "other"),
+    [
+        ({"a": 1, "b": {0, 8}}, {"b": {8, 0}, "a": 1}, {"a": 1, "b": {0}}),
+        (torch.arange(5000), torch.arange(5000), torch.arange(5000).roll(2500)),
+        ([torch.ones(2)], [torch.ones(2)], [torch.zeros(2)]),
+        (Path("a"), Path("a"), Path("b")),
+    ],
+)
+def test_settings_of_any_type_tell_two_objectives_apart(
+    tiny_model_dir: Path, tmp_path: Path, one: Any, same: Any, other: Any
+) -> None:
+    parts = [trainer(tmp_path, tiny_model_dir, objective=Custom(each)).folder.parts for each in (one, same, other)]
+    assert parts[0] == parts[1]
+    assert parts[0] != parts[2]
+
+
+def test_a_setting_that_cannot_be_told_from_another_is_refused(tiny_model_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"loss.objective.settings cannot be told .*a name that begins with _"):
+        trainer(tmp_path, tiny_model_dir, objective=Custom([lambda scores: scores]))
+
+
+class Nameless(Scripted):
+    """An evaluator without a fingerprint, one of many of its class."""
+
+
+def test_the_result_of_another_evaluator_is_not_taken_for_this_ones(tiny_model_dir: Path, tmp_path: Path) -> None:
+    result = trainer(tmp_path, tiny_model_dir, evaluator=Nameless(0.1, 0.5)).train()
+    assert trainer(tmp_path, tiny_model_dir, evaluator=Nameless(0.5)).train() == result
+    with pytest.raises(
+        TrainingError, match=r"checkpoint-5 is not as good .*found 0.7, expected 0.5.*another evaluator"
+    ):
+        trainer(tmp_path, tiny_model_dir, evaluator=Nameless(0.7)).train()
+
+
+def test_a_run_without_a_checkpoint_gives_way_to_a_corrected_one(tiny_model_dir: Path, tmp_path: Path) -> None:
+    def stop() -> None:
+        raise Stop
+
+    killed = trainer(tmp_path, tiny_model_dir)
+    killed.save_start = stop  # type: ignore[method-assign]
+    with pytest.raises(Stop):
+        killed.train()
+    corrected = trainer(tmp_path, tiny_model_dir, settings={"learning_rate": 2e-3, "max_steps": 1})
+    assert corrected.train().steps == 1
+    with pytest.raises(InvalidInputError, match=r"learning_rate 0\.002, here 0\.001"):
+        trainer(tmp_path, tiny_model_dir).train()
+
+
 def test_another_model_is_another_run(tiny_model_dir: Path, tmp_path: Path) -> None:
     first = trainer(tmp_path, tiny_model_dir, evaluator=None)
     first.train()
@@ -150,9 +229,13 @@ def test_another_model_is_another_run(tiny_model_dir: Path, tmp_path: Path) -> N
 
 
 def test_what_changes_no_weight_makes_no_other_run(tiny_model_dir: Path, tmp_path: Path) -> None:
-    first = trainer(tmp_path, tiny_model_dir, settings={"max_steps": 1})
-    settings = {"max_steps": 1, "logging_steps": 1, "save_total_limit": 5, "dataloader_num_workers": 1}
-    assert trainer(tmp_path, tiny_model_dir, settings=settings).folder.parts == first.folder.parts
+    first = trainer(tmp_path / "one", tiny_model_dir)
+    settings = {
+        "logging_steps": 1, "logging_first_step": True, "log_level": "error", "run_name": "a", "save_total_limit": 5,
+        "dataloader_num_workers": 1, "dataloader_prefetch_factor": 2, "dataloader_persistent_workers": True,
+        "per_device_eval_batch_size": 3, "disable_tqdm": True, "report_to": [], "hub_model_id": "a/b",
+    }  # fmt: skip
+    assert trainer(tmp_path / "two", tiny_model_dir, settings=settings).folder.parts == first.folder.parts
 
 
 def test_resume_false_begins_anew_in_the_same_folder(tiny_model_dir: Path, tmp_path: Path) -> None:

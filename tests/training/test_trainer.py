@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import pickle
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 from sentence_transformers.base.evaluation import BaseEvaluator
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch import nn
 
 from mlr_rag import InvalidInputError, MLRModel
 from mlr_rag import progress as progress_module
 from mlr_rag.errors import TrainingError
 from mlr_rag.training.collator import ListCollator
+from mlr_rag.training.lists import TrainingList, check_lists
 from mlr_rag.training.loss import ListLoss
-from mlr_rag.training.objectives import InfoNCE, SelfContrastive
+from mlr_rag.training.objectives import InfoNCE, ListwiseKL, SelfContrastive
 from mlr_rag.training.trainer import arguments as arguments_module
 from mlr_rag.training.trainer.arguments import MLRTrainingArguments
 from mlr_rag.training.trainer.trainer import MLRTrainer
@@ -144,12 +147,17 @@ def test_one_seed_gives_one_model_and_another_seed_another(tiny_model_dir: Path,
 
 
 def test_evaluating_more_often_trains_the_same_weights(tiny_model_dir: Path, tmp_path: Path) -> None:
+    class Drawing(Scripted):
+        def __call__(self, model: MLRModel, **_: Any) -> dict[str, float]:
+            torch.rand(1)  # which dropout would get in its place
+            return super().__call__(model)
+
     prints = []
     for name, changes in {"often": {"save_strategy": "steps", "save_steps": 1}, "once": {}}.items():
         model = MLRModel.from_pretrained(tiny_model_dir)
         args = arguments(tmp_path / name, num_train_epochs=1, **changes)
-        rising = Scripted(*(0.1 * step for step in range(6)))
-        MLRTrainer(model, lists(), args=args, evaluator=rising).train()
+        rising = Drawing(*(0.1 * step for step in range(6)))
+        MLRTrainer(model, lists(), ListLoss(model, dropout=True), args, rising).train()
         prints.append(model.fingerprint)
     assert prints[0] == prints[1]
 
@@ -189,7 +197,7 @@ def test_the_share_of_each_layer_is_logged(tiny_model_dir: Path, tmp_path: Path)
 
 
 class Spoilt(nn.Module):
-    """An objective that is no number, or has a gradient that is none, in its third step."""
+    """An objective that is no number, or has scores or a gradient that are none, in its third step."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -201,12 +209,18 @@ class Spoilt(nn.Module):
             return InfoNCE()(scores, batch)
         if self.kind == "gradient":  # sqrt has none at 0
             return (scores - scores.detach()).sum().abs().sqrt()
+        if self.kind == "scores":
+            return InfoNCE()(scores * math.nan, batch)
         return scores.sum() * math.nan
 
 
 @pytest.mark.parametrize(
     ("kind", "message"),
-    [("loss", "the loss of step 3 is no number, in the batch of 'what "), ("gradient", "the gradient of step 3")],
+    [
+        ("loss", "the loss of step 3 is no number, in the batch of 'what "),
+        ("scores", "the scores of step 3 are no numbers, in the batch of 'what .* Lower learning_rate"),
+        ("gradient", "the gradient of step 3"),
+    ],
 )
 def test_a_loss_or_gradient_that_is_no_number_ends_the_run_and_keeps_the_checkpoints(
     model: MLRModel, tmp_path: Path, kind: str, message: str
@@ -218,6 +232,21 @@ def test_a_loss_or_gradient_that_is_no_number_ends_the_run_and_keeps_the_checkpo
     assert [item.name for item in sorted(tmp_path.glob("checkpoint-*"))] == ["checkpoint-0", "checkpoint-2"]
     MLRModel.load(tmp_path / "checkpoint-2")
     assert not model.training
+
+
+def test_weights_that_explode_end_the_run_and_are_not_saved(model: MLRModel, tmp_path: Path) -> None:
+    args = arguments(tmp_path, learning_rate=1e30, warmup_steps=0, save_strategy="steps", save_steps=1)
+    with pytest.raises(TrainingError, match=r"the weights after step 1 are no numbers: .* Lower learning_rate"):
+        MLRTrainer(model, lists(), args=args, evaluator=Scripted(*[0.5] * 16)).train()
+    assert [item.name for item in tmp_path.glob("checkpoint-*")] == ["checkpoint-0"]
+
+
+def test_a_teacher_score_that_no_loss_can_take_is_not_told_of_the_learning_rate(
+    model: MLRModel, tmp_path: Path
+) -> None:
+    huge = TrainingList("what river", ("the river", "a stone"), (1e39, 0.0))  # infinite in float32
+    with pytest.raises(InvalidInputError, match=r"teacher\[0, 0\] is not finite"):
+        MLRTrainer(model, [huge], args=arguments(tmp_path)).train()
 
 
 def test_a_trained_model_is_as_free_as_it_was(model: MLRModel, tmp_path: Path) -> None:
@@ -267,6 +296,11 @@ def test_a_collator_that_stamps_no_task_is_refused_before_the_first_step(model: 
         ({"fp16": True, "use_cpu": True}, "fp16 trains on GPUs only"),
         ({"save_only_model": True}, "save_only_model"),
         ({"push_to_hub": True}, "push_to_hub"),
+        ({"neftune_noise_alpha": 5.0}, "neftune_noise_alpha"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor"),
+        ({"batch_sampler": "no_duplicates"}, "batch_sampler='no_duplicates', expected the default"),
+        ({"metric_for_best_model": "dev_mrr@10", "greater_is_better": False}, "the highest metric: .*_is_better=False"),
+        ({"metric_for_best_model": "dev_loss"}, "the highest metric: .*'dev_loss'"),
     ],
 )
 def test_arguments_that_cannot_be_kept_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -340,6 +374,57 @@ def test_what_is_no_model_of_ours_is_refused(model: MLRModel, tiny_model_dir: Pa
         MLRTrainer(model, lists(), args=SentenceTransformerTrainingArguments(str(tmp_path)))  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="no lists to train on"):
         MLRTrainer(model, [], args=arguments(tmp_path))
+    checkpointing = arguments(tmp_path)
+    checkpointing.gradient_checkpointing = True  # transformers warns of the name where it is passed
+    falling = Scripted(0.5)
+    falling.greater_is_better = False
+    with pytest.raises(InvalidInputError, match=r"dev_ndcg@10 is lower when the model is better"):
+        MLRTrainer(model, lists(), args=arguments(tmp_path), evaluator=falling)
+    with pytest.raises(InvalidInputError, match="not an objective: found MultipleNegativesRankingLoss"):
+        MLRTrainer(model, lists(), MultipleNegativesRankingLoss(model), arguments(tmp_path))
+    with pytest.raises(InvalidInputError, match=r"gradient_checkpointing is .* expected ListLoss\(.*dropout=True\)"):
+        MLRTrainer(model, lists(), args=checkpointing)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("odd", "objective", "found"),
+    [
+        (TrainingList("odd", ("one", "two"), labels=(1, 0)), None, "1 no_scores, of 41"),
+        (TrainingList("odd", ("one", "two"), (2.0, 2.0), (1, 0)), ListwiseKL(), "1 equal_scores, of 41"),
+        (TrainingList("odd", ("one", "two"), (2.0, 1.0), (0, 0)), InfoNCE(), "1 no_positives, of 41"),
+        ({"query": "odd", "passages": ["one", "one"], "labels": [1, 0]}, InfoNCE(), "1 short, of 41"),
+    ],
+)
+def test_lists_that_the_objective_cannot_learn_from_are_refused_before_training(
+    model: MLRModel, tmp_path: Path, odd: Any, objective: Any, found: str
+) -> None:
+    given = [*lists(), odd]
+    with pytest.raises(InvalidInputError, match="cannot learn from") as raised:
+        MLRTrainer(model, given, objective, arguments(tmp_path))
+    assert raised.value.found == found
+    call = raised.value.remedy.removeprefix("Pass ").removesuffix(".")
+    assert (
+        len(MLRTrainer(model, eval(call, {"check_lists": check_lists, "lists": given}), objective).train_dataset) == 40
+    )
+
+
+def test_lists_that_the_objective_does_not_need_more_of_are_taken(model: MLRModel, tmp_path: Path) -> None:
+    unscored = [TrainingList(each.query, each.passages, labels=each.labels) for each in lists()]
+    ungraded = [TrainingList(each.query, each.passages, each.scores, (0,) * len(each.passages)) for each in lists()]
+    MLRTrainer(model, unscored, InfoNCE(), arguments(tmp_path / "1", max_steps=1)).train()
+    MLRTrainer(model, ungraded, ListwiseKL(), arguments(tmp_path / "2", max_steps=1)).train()
+
+
+def test_dicts_are_lists_too_and_what_is_neither_is_named(model: MLRModel, tmp_path: Path) -> None:
+    trainers = [
+        MLRTrainer(model, given, args=arguments(tmp_path / "run", max_steps=1))
+        for given in (lists(), [asdict(each) for each in lists()])
+    ]
+    assert trainers[0].folder.parts == trainers[1].folder.parts
+    assert trainers[1].train().steps == 1
+    with pytest.raises(InvalidInputError, match="list 1 is no list: found 7, expected a TrainingList"):
+        MLRTrainer(model, [lists()[0], 7], args=arguments(tmp_path))  # type: ignore[list-item]
 
 
 def test_only_what_requires_a_gradient_is_trained(model: MLRModel, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def check_finite(scores: Tensor, name: str, where: Tensor | None = None) -> Tens
         bad &= where
     if bad.any():
         place = bad.nonzero()[0].tolist()
-        found = float(scores[tuple(place)])
+        found = scores.detach()[tuple(place)].item()
         raise InvalidInputError(f"{name}{place} is not finite", found=found, expected="a finite number")
     return scores.to(torch.promote_types(scores.dtype, torch.float32))
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -40,7 +41,7 @@ def infonce(scores: Tensor, positives: Tensor, temperature: float = 0.05, mask: 
     check_positive_number("temperature", temperature)
     logits = scores / temperature
     if mask is not None:
-        logits = logits.masked_fill(mask, -math.inf)
+        logits.masked_fill_(mask, -math.inf)  # in place: the scores are what is large in a large batch
     return functional.cross_entropy(logits, positives.long())
 
 
@@ -99,9 +100,9 @@ def self_contrastive(
         hardest = temperature * ((scores / temperature).logsumexp(-1) - math.log(scores.shape[-1]))
     else:
         raise InvalidInputError("an unknown reduce", found=reduce, expected="max | logsumexp")
-    own = functional.one_hot(positives.long(), scores.shape[1]).bool()
-    main = infonce(hardest.where(~own, scores[..., 0]), positives, temperature, mask)
-    return main + _own_layers(scores, positives, weight, reg_temperature)
+    layers = _of_positives(scores, positives)
+    main = infonce(hardest.scatter(1, positives.long()[:, None], layers[:, :1]), positives, temperature, mask)
+    return main + _self_term(layers, weight, reg_temperature)
 
 
 def last_reg(
@@ -129,13 +130,17 @@ def last_reg(
     """
     scores = check_scores(scores, "(B, N, m)")
     main = infonce(scores[..., 0], positives, temperature, mask)
-    return main + _own_layers(scores, positives, weight, reg_temperature)
+    return main + _self_term(_of_positives(scores, positives), weight, reg_temperature)
 
 
-def _own_layers(scores: Tensor, positives: Tensor, weight: float, temperature: float) -> Tensor:
-    """Weight * L_self: cross-entropy over the positive's layers, of which the last is right."""
+def _of_positives(scores: Tensor, positives: Tensor) -> Tensor:
+    """`(B, m)`: the scores of the positives' layers."""
+    return scores[torch.arange(len(positives), device=scores.device), positives.long()]
+
+
+def _self_term(layers: Tensor, weight: float, temperature: float) -> Tensor:
+    """Weight * L_self: cross-entropy over the positive's layers `(B, m)`, of which the last is right."""
     check_weight("weight", weight)
     check_positive_number("reg_temperature", temperature)
-    rows = positives.new_tensor(range(len(positives)))
-    layers = scores[rows, positives.long()] / temperature
-    return weight * functional.cross_entropy(layers, positives.new_zeros(len(positives)).long())
+    last = torch.zeros(len(layers), dtype=torch.long, device=layers.device)
+    return weight * functional.cross_entropy(layers / temperature, last)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +18,8 @@ from mlr_rag.errors import InvalidInputError
 from mlr_rag.training.lists import TrainingList
 from mlr_rag.training.mining.candidates import Corpus, check_corpus, check_known, check_texts, passages
 from mlr_rag.training.teachers.scores import ScoreCache
+
+logger = logging.getLogger(__name__)
 
 Graded = Mapping[str, Mapping[str, float]]  # query id → document id → grade or score
 
@@ -29,14 +34,16 @@ class Counts:
         queries: Queries given.
         lists: Queries with a list.
         blank_queries: Queries without a visible character.
-        without_positives: Queries with no relevant document in the corpus; without judgments, with no candidate.
-        too_short: Queries whose list would hold fewer than two passages.
+        without_positives: Queries with no relevant document in the corpus, or with none that has a teacher score;
+            without judgments, with no candidate.
+        too_short: Queries whose list would hold fewer than two passages, as those that were not mined.
         positives_missing_from_corpus: Relevant documents that the corpus lacks, or holds blank.
         positives_added: Relevant documents in lists that were not among the candidates.
         positives_left_out: Relevant documents that found no room in their list.
         false_negatives_dropped: Candidates that the teacher likes about as much as the positive.
         duplicates_dropped: Passages that say the same as another one of their list, or as a positive.
         unscored_dropped: Candidates without a teacher score.
+        positives_unscored: Relevant documents without a teacher score: they are in no list, and never negatives.
     """
 
     queries: int = 0
@@ -50,6 +57,7 @@ class Counts:
     false_negatives_dropped: int = 0
     duplicates_dropped: int = 0
     unscored_dropped: int = 0
+    positives_unscored: int = 0
 
 
 def build_lists(
@@ -76,18 +84,18 @@ def build_lists(
         corpus: Document id → text, or an open Retriever.
         qrels: Query id → document id → grade; these become the labels. None where there are no judgments.
         run: The candidates of each query, best first, as `mine` gives them.
-        scores: The teacher's scores, as `score_candidates` gives them (with `qrels`, where there are any).
+        scores: The teacher's scores, as `score_candidates` gives them (with `qrels`, where there are any). What has no
+            score is left out, positives too.
         length: Passages in a list, at the most.
         positives: "all" that have room in half of the list, those of the highest grades first, or only "one".
         max_teacher_ratio: Leave out negatives with a higher teacher score than this part of the highest-scored
             positive's; both are min-max normalized over the query's scored passages. The paper has 0.6. Where a teacher
-            scores all passages of a query alike, none is left out.
+            scores all passages of a query alike, none is left out; nor by default, however much it likes them.
         sampling: Which negatives: the "top" candidates, or "random" ones.
         seed: Of the random choice, which is made for each query by itself.
 
     Raises:
-        InvalidInputError: an option makes no sense, the run names a document that the corpus lacks, or a positive has
-            no teacher score.
+        InvalidInputError: an option makes no sense, or the run names a document that the corpus lacks.
     """
     recipe = _Recipe(length, positives, max_teacher_ratio, sampling, seed)
     recipe.check(qrels, scores)
@@ -103,6 +111,12 @@ def build_lists(
             tally[made] += 1
         else:
             lists.append(made)
+    if tally["positives_unscored"]:
+        logger.warning(
+            "%d relevant documents have no teacher score, and are left out. Where the teacher skipped none, pass qrels "
+            "to score_candidates, which then scores them as well",
+            tally["positives_unscored"],
+        )
     return lists, Counts(**(tally | Counter(lists=len(lists))))
 
 
@@ -156,15 +170,21 @@ class _Recipe:
         else:
             known = [document for document in relevant if document in texts]
             tally["positives_missing_from_corpus"] += len(relevant) - len(known)
-            _check_scored(id, known, scores)
             known.sort(key=lambda document: (-grades[document], -(scores or {}).get(document, 0)))
         if not known:
             return "without_positives"
+        if not found and scores == {}:  # it was not mined, so that nobody asked the teacher
+            return "too_short"
         seen: set[str] = set()
-        distinct = _distinct(known, texts, seen, tally)
+        distinct = _distinct(_scored_first(known, scores), texts, seen, tally)
+        if scores is not None:
+            tally["positives_unscored"] += sum(document not in scores for document in distinct)
+            distinct = [document for document in distinct if document in scores]
+        if not distinct:
+            return "without_positives"
         chosen = distinct[: 1 if self.positives == "one" else self.length // 2]
         tally["positives_left_out"] += len(distinct) - len(chosen)
-        negatives = [document for document in candidates if document not in {*known, *relevant}]
+        negatives = [document for document in candidates if document not in known]
         negatives = self._unlike(known, _distinct(negatives, texts, seen, tally), scores, tally)
         members = [*chosen, *self._sample(id, negatives, self.length - len(chosen))]
         if len(members) < 2:
@@ -183,11 +203,12 @@ class _Recipe:
         """The negatives that the teacher likes clearly less than the positives."""
         if self.ratio is None or scores is None:
             return negatives
-        values = [scores[document] for document in (*positives, *negatives)]
+        liked = [scores[document] for document in positives if document in scores]
+        values = [*liked, *(scores[document] for document in negatives)]
         lowest = min(values)
         if max(values) == lowest:
             return negatives
-        limit = lowest + self.ratio * (max(scores[document] for document in positives) - lowest)
+        limit = lowest + self.ratio * (max(liked) - lowest)
         kept = [document for document in negatives if scores[document] <= limit]
         tally["false_negatives_dropped"] += len(negatives) - len(kept)
         return kept
@@ -200,14 +221,9 @@ class _Recipe:
         return [negatives[place] for place in sorted(drawn)]
 
 
-def _check_scored(id: str, positives: Sequence[str], scores: Mapping[str, float] | None) -> None:
-    for document in positives:
-        if scores is not None and document not in scores:
-            raise InvalidInputError(
-                f"a positive of query {id!r:.60} has no teacher score",
-                found=document,
-                remedy="Pass qrels to score_candidates, which then scores the positives as well.",
-            )
+def _scored_first(positives: list[str], scores: Mapping[str, float] | None) -> list[str]:
+    """So that of two that say the same the one with a score is kept."""
+    return positives if scores is None else sorted(positives, key=lambda document: document not in scores)
 
 
 def _distinct(documents: Sequence[str], texts: Mapping[str, str], seen: set[str], tally: Counter[str]) -> list[str]:
@@ -228,23 +244,43 @@ def normalized(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def with_scores(lists: Sequence[TrainingList], teacher: Any, cache: ScoreCache | None = None) -> list[TrainingList]:
+def with_scores(
+    lists: Sequence[TrainingList], teacher: Any, cache: ScoreCache | str | Path | None = None
+) -> list[TrainingList]:
     """The lists with the teacher's scores of their passages, in place of any that they have.
+
+    A passage that a teacher with `skip_failures` could not score is left out, and with it a list of which fewer than
+    two are left; the cache's `skipped` counts them.
 
     Args:
         lists: Any number.
-        teacher: Who is asked: whatever `as_teacher` takes.
-        cache: Where scores are kept; None keeps them nowhere.
+        teacher: Who is asked: whatever `as_teacher` takes; of a list of teachers it is the mean, each brought to one
+            scale over these very pairs.
+        cache: Where scores are kept: a ScoreCache, or the path of its file; None keeps them nowhere.
 
     Raises:
         TeacherError: see ScoreCache.score.
     """
-    from mlr_rag.training.teachers.teacher import as_teacher  # which imports torch
+    from mlr_rag.training.teachers.teacher import scored  # which imports torch
 
     pairs = [(each.query, passage) for each in lists for passage in each.passages]
-    cache = ScoreCache() if cache is None else cache
-    scores = iter(cache.score(as_teacher(teacher), pairs).tolist())
-    return [replace(each, scores=tuple(next(scores) for _ in each.passages)) for each in lists]
+    scores = iter(scored(teacher, pairs, cache).tolist())
+    made = (_with(each, [next(scores) for _ in each.passages]) for each in lists)
+    return [each for each in made if each is not None]
+
+
+def _with(each: TrainingList, scores: list[float]) -> TrainingList | None:
+    """The list with these scores, less its passages whose score is NaN; None where fewer than two are left."""
+    places = [place for place, score in enumerate(scores) if not isnan(score)]
+    if len(places) < 2:
+        return None
+    passages, labels = each.passages, each.labels
+    return replace(
+        each,
+        passages=tuple(passages[place] for place in places),
+        scores=tuple(scores[place] for place in places),
+        labels=None if labels is None else tuple(labels[place] for place in places),
+    )
 
 
 def percentiles(scores: Graded, low: float = 1, high: float = 99) -> tuple[float, float]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from math import isnan
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -12,6 +14,7 @@ import numpy.typing as npt
 from mlr_rag import progress
 from mlr_rag.encoders import Encoder, Vectors, open_encoder
 from mlr_rag.errors import InvalidInputError
+from mlr_rag.training.cache import open_cache
 from mlr_rag.training.mining.vectors import VectorCache
 from mlr_rag.training.teachers.scores import ScoreCache
 
@@ -42,18 +45,19 @@ class Source(Protocol):
 
 
 class Dense:
-    """The documents whose vectors are nearest to the query's, exactly; with several vectors a document, the nearest.
+    """The documents whose vectors are nearest to the query's; with several vectors a document, the nearest.
 
-    Of an open collection, its own store is asked, and nothing is encoded but the queries, where the model is the same.
+    Exact over texts. Of an open collection, its own store is asked, and nothing is encoded but the queries, where the
+    model is the same: the search is then the store's, which in a folder is approximate from 20,000 documents on.
 
     Args:
         model: An encoder, a SentenceTransformer, or a name or folder; by default the collection's own.
-        cache: Where vectors are kept.
+        cache: Where vectors are kept: a VectorCache, or the path of its file.
     """
 
-    def __init__(self, model: Any = None, cache: VectorCache | None = None) -> None:
+    def __init__(self, model: Any = None, cache: VectorCache | str | Path | None = None) -> None:
         self._encoder = None if model is None else open_encoder(model)
-        self._cache = VectorCache() if cache is None else cache
+        self._cache = open_cache(VectorCache, cache)
 
     def index(self, corpus: Corpus) -> Index:
         """See Source."""
@@ -174,19 +178,22 @@ def score_candidates(
     queries: Mapping[str, str],
     corpus: Corpus,
     run: Mapping[str, Mapping[str, float]],
-    cache: ScoreCache | None = None,
+    cache: ScoreCache | str | Path | None = None,
     depth: int | None = None,
     qrels: Mapping[str, Mapping[str, float]] | None = None,
     show_progress: bool | None = None,
 ) -> Run:
     """The teacher's scores of each query's candidates, best first; asked for once, with a cache (see ScoreCache).
 
+    What a teacher with `skip_failures` could not score is left out, and counted in the cache's `skipped`.
+
     Args:
-        teacher: Who is asked: whatever `as_teacher` takes.
+        teacher: Who is asked: whatever `as_teacher` takes. Of a list of teachers it is the mean, each brought to one
+            scale over these very pairs; for another choice pass a MeanTeacher that is fit.
         queries: Query id → text; those with no candidates are left out of the result.
         corpus: Document id → text, or an open Retriever.
         run: The candidates.
-        cache: Where scores are kept; None keeps them nowhere.
+        cache: Where scores are kept: a ScoreCache, or the path of its file; None keeps them nowhere.
         depth: How many of each query's candidates are scored; by default all.
         qrels: Judgments: the relevant documents are scored as well, whether they are among the candidates or not.
         show_progress: By default on a terminal.
@@ -195,7 +202,7 @@ def score_candidates(
         InvalidInputError: the run names a query or a document that is not there.
         TeacherError: see ScoreCache.score; what was scored before is kept.
     """
-    from mlr_rag.training.teachers.teacher import as_teacher  # which imports torch
+    from mlr_rag.training.teachers.teacher import scored  # which imports torch
 
     check_texts(queries, "query")
     check_corpus(corpus)
@@ -211,9 +218,12 @@ def score_candidates(
         check_known(query, chosen, texts)
         wanted[query] = [id for id in ids if id in texts]
     pairs = [(queries[query], texts[id]) for query, ids in wanted.items() for id in ids]
-    cache = ScoreCache() if cache is None else cache
-    scores = iter(cache.score(as_teacher(teacher), pairs, show_progress=show_progress).tolist())
-    return {query: dict(_ranked({id: next(scores) for id in ids})) for query, ids in wanted.items()}
+    scores = iter(scored(teacher, pairs, cache, show_progress).tolist())
+    found = {query: {id: next(scores) for id in ids} for query, ids in wanted.items()}
+    return {
+        query: dict(_ranked({id: score for id, score in of_query.items() if not isnan(score)}))
+        for query, of_query in found.items()
+    }
 
 
 def best(scores: npt.NDArray[Any], k: int) -> list[int]:

@@ -93,6 +93,7 @@ class DynamicInfoNCE(Objective):
     """
 
     name = "infonce"
+    needs_positives = True
 
     def __init__(self, temperature: float = 0.05, filter: DynamicFalseNegativeFilter | None = None) -> None:
         super().__init__()

@@ -63,7 +63,7 @@ class MultiLevelLoss(ListLoss):
         objective: The sentence level; `multi_level_objective()` by default.
         word_weight: Of the word level.
         word_temperature: Of the student's map.
-        **options: ListLoss's.
+        **options: ListLoss's, save `skip_gradient`, whose bound is of the passages' vectors alone.
 
     Raises:
         UnsupportedModelError: the tokenizers differ, or a model cannot be used.
@@ -82,6 +82,13 @@ class MultiLevelLoss(ListLoss):
         check_shared_tokenizer(model, cross_encoder)
         check_positive_number("word_weight", word_weight)
         check_positive_number("word_temperature", word_temperature)
+        if options.get("skip_gradient"):
+            raise InvalidInputError(
+                "skip_gradient knows nothing of the words, which have gradients in every passage",
+                found=options["skip_gradient"],
+                expected=0,
+                remedy="Leave it out.",
+            )
         super().__init__(model, objective or multi_level_objective(), **options)
         width, layers = model.get_embedding_dimension(), model[0].get_embedding_dimension()
         if width != layers:

@@ -59,7 +59,7 @@ def train_cross_encoder(
     max_length: int = 256,
     seed: int = 0,
     resume: bool = True,
-    cache: ScoreCache | None = None,
+    cache: ScoreCache | str | Path | None = None,
 ) -> TrainedTeacher:
     """Train a cross-encoder to rank each judged query's positives above its mined candidates.
 
@@ -83,7 +83,7 @@ def train_cross_encoder(
         max_length: Tokens of a pair that are read.
         seed: Of the head, the order, dropout.
         resume: False deletes the run that is in `output` and begins anew.
-        cache: Where its scores of the held-out candidates are kept.
+        cache: Where its scores of the held-out candidates are kept: a ScoreCache, or the path of its file.
 
     Raises:
         InvalidInputError: nothing to learn from, held-out queries among those to learn from, or `output` holds

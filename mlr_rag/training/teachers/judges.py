@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ class LLMJudge:
     """The grades, 0 to 10, that a language model gives to passages, each asked for by itself.
 
     A reply that is not exactly one grade is asked for once more; a second such reply is an error, so that nothing is
-    taken for a grade that is none.
+    taken for a grade that is none. At an error nothing more is asked for, and what has been graded is kept.
 
     Args:
         complete: From a prompt to the reply. It is called from several threads.
@@ -55,9 +56,18 @@ class LLMJudge:
             prompt.
         threads: How many replies are waited for at once.
         max_characters: How much of a passage is read.
+        skip_failures: Leave a pair whose two replies are no grade without a score (NaN), in place of the error. A model
+            that does not answer at all is an error still.
     """
 
-    def __init__(self, complete: Callable[[str], str], name: str, threads: int = 8, max_characters: int = 8000) -> None:
+    def __init__(
+        self,
+        complete: Callable[[str], str],
+        name: str,
+        threads: int = 8,
+        max_characters: int = 8000,
+        skip_failures: bool = False,
+    ) -> None:
         if not name:
             raise InvalidInputError(
                 "the judge's model has no name",
@@ -68,7 +78,7 @@ class LLMJudge:
             if value < 1:
                 raise InvalidInputError(f"{option} is too low", found=value, expected="1 or more")
         self._complete, self._threads, self._max_characters = complete, threads, max_characters
-        self.batch = max(16, 2 * threads)
+        self.batch, self.skip_failures = max(16, 2 * threads), skip_failures
         self.fingerprint = f"llm judge {content_key(PROMPT, REMINDER).hex()[:16]} {name}"
         self.truncation = f"{max_characters} characters"
 
@@ -80,7 +90,7 @@ class LLMJudge:
         api_key: str | None = None,
         name: str = "",
         options: dict[str, Any] | None = None,
-        **limits: int,
+        **limits: Any,
     ) -> LLMJudge:
         """A model behind an OpenAI-compatible endpoint, through the `openai` package.
 
@@ -90,7 +100,7 @@ class LLMJudge:
             api_key: OPENAI_API_KEY by default; an endpoint of your own may need none.
             name: By default made of the endpoint, the model and the options.
             options: Sent with each request in place of `{"temperature": 0}`.
-            limits: `threads` and `max_characters`.
+            limits: `threads`, `max_characters` and `skip_failures`.
 
         Raises:
             MissingExtraError: `openai` is not installed.
@@ -123,7 +133,7 @@ class LLMJudge:
         return cls(complete, name or f"{client.base_url} {model} {settings}", **limits)
 
     @classmethod
-    def langchain(cls, llm: Any, name: str = "", **limits: int) -> LLMJudge:
+    def langchain(cls, llm: Any, name: str = "", **limits: Any) -> LLMJudge:
         """An LLM or chat model of LangChain; `name` by default from what it calls its model, and its temperature."""
 
         def complete(prompt: str) -> str:
@@ -137,7 +147,7 @@ class LLMJudge:
         )
 
     @classmethod
-    def llama_index(cls, llm: Any, name: str = "", **limits: int) -> LLMJudge:
+    def llama_index(cls, llm: Any, name: str = "", **limits: Any) -> LLMJudge:
         """An LLM of LlamaIndex; `name` by default from what it calls its model, and its temperature."""
         called = llm.metadata.model_name
         return cls(
@@ -150,13 +160,24 @@ class LLMJudge:
         """See Teacher.
 
         Raises:
-            TeacherError: two replies to one pair were no grade.
+            TeacherError: two replies to one pair were no grade, or the model failed; `scores` holds the other grades.
         """
         pool = ThreadPoolExecutor(self._threads)
         try:
-            return np.array(list(pool.map(self._grade, pairs)), np.float64)
+            asked = [pool.submit(self._grade, pair) for pair in pairs]
+            wait(asked, return_when=FIRST_EXCEPTION)
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # replies cost money: no more of them after the first failure
+        grades = np.array([_result(each) for each in asked], np.float64)
+        problem = next((each.exception() for each in asked if not each.cancelled() and each.exception()), None)
+        if problem is None:
+            return grades
+        if isinstance(problem, TeacherError):
+            problem.scores = grades
+            raise problem
+        failed = TeacherError(f"the judge's model failed: {type(problem).__name__} {problem!s:.200}".rstrip(" ."))
+        failed.scores = grades
+        raise failed from problem
 
     def _grade(self, pair: Pair) -> float:
         query, passage = pair[0], pair[1][: self._max_characters]
@@ -167,12 +188,19 @@ class LLMJudge:
             found = _GRADE.fullmatch(_THOUGHT.sub("", replies[-1]))
             if found:
                 return float(found[1])
+        if self.skip_failures:
+            return math.nan
         raise TeacherError(
             f"the judge's replies to ({query!r:.80}, {passage!r:.80}) are no grade",
             found=" | ".join(f"{reply!r:.80}" for reply in replies),
             expected="a whole number from 0 to 10",
-            remedy="Leave the pair out, or take a model that follows instructions.",
+            remedy="Pass skip_failures=True to leave such pairs without a score, or take a model that follows "
+            "instructions.",
         )
+
+
+def _result(asked: Future[float]) -> float:
+    return math.nan if asked.cancelled() or asked.exception() else asked.result()
 
 
 def _name(llm: Any, model: str | None) -> str:

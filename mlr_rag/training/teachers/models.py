@@ -17,6 +17,7 @@ from mlr_rag.model.batches import pad_features, token_batches
 from mlr_rag.model.identity import _architecture, _hash, _hash_json, _tokenizer, _weights
 from mlr_rag.model.loading import _check_safe, read_json
 from mlr_rag.model.names import resolve
+from mlr_rag.training.cache import open_cache
 from mlr_rag.training.mining.vectors import VectorCache
 from mlr_rag.training.teachers.scores import Pair, Scores
 
@@ -99,9 +100,9 @@ class BiEncoderTeacher:
 
     batch = 16384  # a passage is encoded once a call
 
-    def __init__(self, model: Any, vectors: VectorCache | None = None, fingerprint: str = "") -> None:
+    def __init__(self, model: Any, vectors: VectorCache | str | Path | None = None, fingerprint: str = "") -> None:
         self.encoder: Encoder = open_encoder(model)
-        self._vectors, self._fingerprint = vectors or VectorCache(), fingerprint
+        self._vectors, self._fingerprint = open_cache(VectorCache, vectors), fingerprint
 
     @property
     def fingerprint(self) -> str:

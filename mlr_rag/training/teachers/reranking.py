@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mlr_rag.errors import InvalidInputError
@@ -15,11 +16,11 @@ def rerank(
     queries: Mapping[str, str],
     corpus: Corpus,
     teacher: Any,
-    cache: ScoreCache | None = None,
+    cache: ScoreCache | str | Path | None = None,
     depth: int = 20,
     show_progress: bool | None = None,
 ) -> Run:
-    """The `depth` best candidates of each query by the teacher's scores; those below are left out.
+    """The `depth` best candidates of each query by the teacher's scores; those below, or without one, are left out.
 
     Compare its nDCG@10 with that of the run itself: a teacher that ranks no better than its student has nothing to
     teach.
@@ -29,7 +30,7 @@ def rerank(
         queries: Query id → text.
         corpus: Document id → text, or an open Retriever.
         teacher: Whatever `as_teacher` takes.
-        cache: Where the teacher's scores are kept.
+        cache: Where the teacher's scores are kept: a ScoreCache, or the path of its file.
         depth: How many candidates it ranks.
         show_progress: By default on a terminal.
 

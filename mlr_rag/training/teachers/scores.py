@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import struct
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,8 @@ from mlr_rag.training.cache import ContentCache, content_key
 if TYPE_CHECKING:
     from mlr_rag.training.teachers.teacher import Teacher
 
+logger = logging.getLogger(__name__)
+
 Pair = tuple[str, str]
 Scores = npt.NDArray[np.float64]
 
@@ -31,13 +34,15 @@ class ScoreCache:
         path: See ContentCache, whose file it is; other values may lie in the same file.
 
     Attributes:
-        asked: Pairs that teachers were asked for.
+        asked: Pairs that teachers were asked for, and scored.
         hits: Pairs that were known.
+        skipped: Pairs that a teacher with `skip_failures` could not score. They are not kept: another run asks for them
+            again.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
         self._content = ContentCache(path)
-        self.asked = self.hits = 0
+        self.asked = self.hits = self.skipped = 0
 
     def score(
         self, teacher: Teacher, pairs: Sequence[Pair], batch: int | None = None, show_progress: bool | None = None
@@ -45,7 +50,7 @@ class ScoreCache:
         """The teacher's scores, `(n,)` float64 in the order of the pairs; it is asked for the unknown ones only.
 
         Long texts come first, and each batch is kept as soon as it is scored: run again what was killed, and at most
-        one batch is scored twice.
+        one batch is scored twice. Pairs that a teacher with `skip_failures` cannot score are NaN.
 
         Args:
             teacher: Who is asked.
@@ -56,7 +61,7 @@ class ScoreCache:
         Raises:
             InvalidInputError: a pair is not two texts, or the teacher has no fingerprint.
             TeacherError: the teacher failed, or gave scores that are not finite, or too few; what it gave before is
-                kept.
+                kept, and what the error carries in `scores`.
         """
         keys = _keys(teacher, pairs)
         scores = self._read(keys)
@@ -74,7 +79,11 @@ class ScoreCache:
                 bar.update(len(part))
         finally:
             bar.close()
-        return np.array([scores[key] for key in keys], np.float64)
+        missing = sum(key not in scores for key in order)
+        if missing:
+            self.skipped += missing
+            logger.warning("%d of %d pairs could not be scored, and are left out", missing, len(order))
+        return np.array([scores.get(key, math.nan) for key in keys], np.float64)
 
     def known(self, teacher: Teacher, pairs: Sequence[Pair]) -> npt.NDArray[np.bool_]:
         """Which pairs need no asking, `(n,)`."""
@@ -102,20 +111,29 @@ class ScoreCache:
         asked = {key: pair for key, pair in pairs.items() if key not in scores}
         if not asked:
             return scores
-        remedy = f"{done:,} of {total:,} are kept; run it again to go on from there."
+        remedy = _remedy(done + len(scores), total)
         try:
             given = teacher.score(list(asked.values()))
         except TeacherError as problem:
-            problem.remedy = f"{problem.remedy} {remedy}".strip()
+            kept = 0 if problem.scores is None else self._keep(asked, problem.scores)
+            problem.remedy = f"{problem.remedy} {_remedy(done + len(scores) + kept, total)}".strip()
             raise problem.at("a teacher failed") from problem
         except Exception as problem:
             raise TeacherError(
                 f"the teacher failed: {type(problem).__name__} {problem!s:.200}".rstrip(" ."), remedy=remedy
             ) from problem
-        checked = _check_scores(given, list(asked.values()), remedy)
-        self._content.put_many({key: struct.pack("<d", value) for key, value in zip(asked, checked, strict=True)})
-        self.asked += len(asked)
+        checked = _check_scores(given, list(asked.values()), remedy, getattr(teacher, "skip_failures", False))
+        self._keep(asked, checked)
         return scores | self._read(asked)
+
+    def _keep(self, asked: Iterable[bytes], scores: Iterable[float]) -> int:
+        """Keep those scores that there are, and tell how many."""
+        known = {
+            key: struct.pack("<d", value) for key, value in zip(asked, scores, strict=True) if math.isfinite(value)
+        }
+        self._content.put_many(known)
+        self.asked += len(known)
+        return len(known)
 
     def _read(self, keys: Iterable[bytes]) -> dict[bytes, float]:
         return {key: _number(value, self._content.path) for key, value in self._content.get_many(keys).items()}
@@ -136,7 +154,11 @@ def _keys(teacher: Teacher, pairs: Sequence[Pair]) -> list[bytes]:
     return [content_key(*said, query, passage) for query, passage in pairs]
 
 
-def _check_scores(given: Any, pairs: Sequence[Pair], remedy: str) -> list[float]:
+def _remedy(kept: int, total: int) -> str:
+    return f"{kept:,} of {total:,} are kept; run it again to go on from there."
+
+
+def _check_scores(given: Any, pairs: Sequence[Pair], remedy: str, may_skip: bool) -> list[float]:
     try:
         scores = np.asarray(given, np.float64)
     except (TypeError, ValueError) as problem:
@@ -151,7 +173,7 @@ def _check_scores(given: Any, pairs: Sequence[Pair], remedy: str) -> list[float]
             remedy=remedy,
         )
     for score, (query, passage) in zip(scores.tolist(), pairs, strict=True):
-        if not math.isfinite(score):
+        if not math.isfinite(score) and not (may_skip and math.isnan(score)):
             raise TeacherError(
                 f"the teacher's score of ({query!r:.80}, {passage!r:.80}) is not a number",
                 found=score,

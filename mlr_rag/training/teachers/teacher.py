@@ -10,13 +10,15 @@ import numpy as np
 
 from mlr_rag.errors import InvalidInputError
 from mlr_rag.model.names import resolve
+from mlr_rag.training.cache import open_cache
 from mlr_rag.training.teachers.scores import Pair, ScoreCache, Scores
 
 
 class Teacher(Protocol):
     """What scores pairs of a query and a passage.
 
-    Optional: `batch`, how many pairs it is best asked for at once, which is also what a kill may lose (256).
+    Optional: `batch`, how many pairs it is best asked for at once, which is also what a kill may lose (256);
+    `skip_failures`, whether NaN stands for a pair that it cannot score, which otherwise is an error.
     """
 
     @property
@@ -42,11 +44,12 @@ class MeanTeacher:
         cache: Keeps the members' scores, so that those of `fit` are not asked for again.
     """
 
-    def __init__(self, teachers: Sequence[Any], cache: ScoreCache | None = None) -> None:
+    def __init__(self, teachers: Sequence[Any], cache: ScoreCache | str | Path | None = None) -> None:
         self.teachers = [as_teacher(each) for each in teachers]
         if len(self.teachers) < 2:
             raise InvalidInputError("a mean of teachers needs several", found=len(self.teachers), expected="2 or more")
-        self._cache = cache or ScoreCache()
+        self.skip_failures = any(getattr(each, "skip_failures", False) for each in self.teachers)
+        self._cache = open_cache(ScoreCache, cache)
         self._scales: list[tuple[float, float]] = []
 
     def fit(self, pairs: Sequence[Pair]) -> MeanTeacher:
@@ -58,10 +61,11 @@ class MeanTeacher:
         scales = []
         for teacher in self.teachers:
             scores = self._cache.score(teacher, pairs)
-            if len(pairs) < 2 or not scores.std() > 0:
+            scores = scores[np.isfinite(scores)]
+            if len(scores) < 2 or not scores.std() > 0:
                 raise InvalidInputError(
                     f"{type(teacher).__name__} tells none of the pairs from the others",
-                    found=f"{len(pairs):,} pairs, all scores equal",
+                    found=f"{len(scores):,} scores, all equal",
                     expected="pairs that differ",
                 )
             scales.append((float(scores.mean()), float(scores.std())))
@@ -116,6 +120,16 @@ class CallableTeacher:
     def score(self, pairs: Sequence[Pair]) -> Scores:
         """See Teacher."""
         return np.asarray(self.function(pairs), np.float64)
+
+
+def scored(
+    source: Any, pairs: Sequence[Pair], cache: ScoreCache | str | Path | None, show_progress: bool | None = None
+) -> Scores:
+    """The scores, `(n,)`, of whatever `as_teacher` takes; of a list of teachers their mean, fit on the pairs."""
+    known = open_cache(ScoreCache, cache)
+    if isinstance(source, (list, tuple)) and pairs:
+        source = MeanTeacher(source, known).fit(pairs)
+    return known.score(as_teacher(source), pairs, show_progress=show_progress) if pairs else np.empty(0)
 
 
 def as_teacher(source: Any, fingerprint: str = "") -> Teacher:

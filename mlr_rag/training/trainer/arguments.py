@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformerTrainingArguments
+from sentence_transformers.base.sampler import BatchSamplers
 
 from mlr_rag.errors import InvalidInputError, MissingExtraError
 
@@ -21,7 +22,10 @@ if find_spec("accelerate") is None:  # without it transformers' arguments cannot
 
 logger = logging.getLogger(__name__)
 
-_NOT_HERE = ("auto_find_batch_size", "deepspeed", "eval_on_start", "fsdp", "push_to_hub", "save_only_model")
+_NOT_HERE = (
+    "auto_find_batch_size", "deepspeed", "eval_on_start", "fsdp", "label_smoothing_factor", "neftune_noise_alpha",
+    "push_to_hub", "save_only_model",
+)  # fmt: skip
 _OURS = {"query": "query", "passage": "document"}  # what ListCollator stamps on its two columns
 
 
@@ -78,6 +82,13 @@ class MLRTrainingArguments(SentenceTransformerTrainingArguments):
                 found=self.router_mapping,
                 expected=f"none, or {_OURS}",
             )
+        if self.batch_sampler not in (BatchSamplers.BATCH_SAMPLER, BatchSamplers.BATCH_SAMPLER.value):
+            raise InvalidInputError(
+                "MLRTrainer puts lists of like length together, by a sampler of its own",
+                found=f"batch_sampler={self.batch_sampler!r}",
+                expected="the default",
+                remedy="Leave batch_sampler out.",
+            )
         for name in _NOT_HERE:
             if getattr(self, name):
                 raise InvalidInputError(
@@ -85,6 +96,13 @@ class MLRTrainingArguments(SentenceTransformerTrainingArguments):
                 )
         self.load_best_model_at_end = False  # MLRTrainer does, whenever it has an evaluator
         super().__post_init__()  # type: ignore[no-untyped-call]
+        if self.greater_is_better is False:  # as transformers takes it for any name that ends with "loss"
+            raise InvalidInputError(
+                "the best checkpoint is the one with the highest metric",
+                found=f"greater_is_better=False, metric_for_best_model={self.metric_for_best_model!r}",
+                expected="a metric that is higher when the model is better",
+                remedy="Use an evaluator that gives one, such as RetrievalEvaluator; of a loss, its negative.",
+            )
         if self.n_gpu > 1:  # DataParallel would copy the model, hooks and all, at every step
             logger.info("One of %s GPUs is used.", self.n_gpu)
             self._n_gpu = 1

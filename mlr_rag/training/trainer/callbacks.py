@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from transformers import TrainerCallback
 
 from mlr_rag import progress
@@ -13,6 +14,9 @@ from mlr_rag.errors import TrainingError
 
 if TYPE_CHECKING:
     from mlr_rag.training.trainer.trainer import MLRTrainer
+
+
+DIVERGED = "Lower learning_rate, or raise the objective's temperature; the checkpoints are kept."
 
 
 class Checkpoints(TrainerCallback):
@@ -59,15 +63,26 @@ class FiniteGradients(TrainerCallback):
         """See TrainerCallback."""
         if args.fp16:  # whose scaler skips such steps
             return
-        parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if not norm.isfinite():
-            raise TrainingError(
-                f"the gradient of step {state.global_step + 1:,} is no number",
-                found=float(norm),
-                expected="a finite norm",
-                remedy="Lower learning_rate, or raise the objective's temperature; the checkpoints are kept.",
-            )
+        gradients = [parameter.grad for parameter in _trained(optimizer) if parameter.grad is not None]
+        _check_norm(gradients, f"the gradient of step {state.global_step + 1:,} is no number")
+
+
+class FiniteWeights(TrainerCallback):
+    """Stops before weights that are no numbers are saved: a finite gradient may make such."""
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
+        """See TrainerCallback."""
+        _check_norm(list(_trained(optimizer)), f"the weights after step {state.global_step + 1:,} are no numbers")
+
+
+def _trained(optimizer: Any) -> Iterator[Tensor]:
+    return (parameter for group in optimizer.param_groups for parameter in group["params"])
+
+
+def _check_norm(tensors: list[Tensor], problem: str) -> None:
+    norm = torch.nn.utils.get_total_norm([tensor.detach() for tensor in tensors])
+    if not norm.isfinite():
+        raise TrainingError(problem, found=float(norm), expected="a finite norm", remedy=DIVERGED)
 
 
 class ProgressBar(TrainerCallback):

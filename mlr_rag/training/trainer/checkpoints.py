@@ -48,7 +48,8 @@ class RunFolder:
                 expected="an empty folder",
                 remedy="Use another output_dir.",
             )
-        if known is not None and known != self.parts and resume:
+        written = self.steps() or self.result() is not None  # else nothing is lost
+        if known is not None and known != self.parts and resume and written:
             raise InvalidInputError(
                 f"{self.path} holds another run", found=_difference(known, self.parts), remedy=_REMEDY
             )

@@ -9,6 +9,7 @@ from torch import nn
 
 from mlr_rag.errors import InvalidInputError, MissingExtraError
 from mlr_rag.model.model import MLRModel
+from mlr_rag.model.twin import TwinTransformer
 
 _TRAINED = "_trained_before_lora"  # where a backbone remembers which of its parameters were trained
 
@@ -27,7 +28,7 @@ def add_lora(model: MLRModel, rank: int = 8, alpha: float | None = None, seed: i
         seed: Of A's first values: the same model and seed make the same start.
 
     Raises:
-        InvalidInputError: it has LoRA already, or no such rank is possible.
+        InvalidInputError: it has LoRA already, its backbone is frozen or one of two, or no such rank is possible.
         MissingExtraError: peft is not installed.
     """
     try:
@@ -42,8 +43,22 @@ def add_lora(model: MLRModel, rank: int = 8, alpha: float | None = None, seed: i
         raise InvalidInputError("the model has LoRA already", remedy="merge_lora(model) first.")
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise InvalidInputError("the rank", found=rank, expected="1 or more")
+    if isinstance(model[0], TwinTransformer):
+        raise InvalidInputError(
+            "LoRA would reach the documents' backbone alone, while the queries' is trained whole",
+            found="a model with a separate query encoder",
+            expected="one backbone for queries and documents",
+            remedy="Train both encoders whole, or make the model without separate_query_encoder.",
+        )
     backbone = _backbone(model)
     trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+    if not trained:
+        raise InvalidInputError(
+            "LoRA would train a backbone that is frozen",
+            found="no parameter of it with requires_grad, as after freeze_documents()",
+            expected="a backbone that is to be trained",
+            remedy="Train the query adapter without LoRA, or call model.requires_grad_(True) before add_lora.",
+        )
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank if alpha is None else alpha,  # type: ignore[arg-type]

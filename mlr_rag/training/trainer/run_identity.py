@@ -11,18 +11,23 @@ from typing import Any
 
 from torch import nn
 
+from mlr_rag.errors import InvalidInputError
 from mlr_rag.model.identity import _value_bytes
 from mlr_rag.model.model import MLRModel
 from mlr_rag.training.lists import TrainingList
 
 _PACKAGES = ("mlr-rag", "sentence-transformers", "torch", "transformers")
-_PLAIN = (bool, int, float, str, tuple, list, type(None))
+_PLAIN = (bool, int, float, str, type(None))
 
 
 def run_parts(
     model: MLRModel, lists: Sequence[TrainingList], loss: nn.Module, settings: dict[str, Any], evaluator: Any
 ) -> dict[str, Any]:
-    """The parts of a run that is about to start, each a sha256 or values by name; none holds a text."""
+    """The parts of a run that is about to start, each a sha256 or values by name; none holds a text.
+
+    Raises:
+        InvalidInputError: a setting of the objective cannot be told from another.
+    """
     own = {name: value for name, value in loss.state_dict().items() if not name.startswith("model.")}
     return {
         "lists": _hash(json.dumps(astuple(each)).encode() for each in lists),
@@ -38,16 +43,49 @@ def run_parts(
 
 
 def _settings(loss: nn.Module) -> dict[str, Any]:
-    """The classes and the public plain attributes of a loss and its objectives, without the model's."""
+    """The classes and public attributes of a loss and its objective, without the model's.
+
+    Plain values are shown in messages; any other counts by its content, for an objective alone, since what else a
+    loss holds is described by its plain attributes.
+    """
     found: dict[str, Any] = {}
     for name, module in loss.named_modules(prefix="loss"):
         if name == "loss.model" or name.startswith("loss.model."):
             continue
         found[name] = type(module).__qualname__
         for key, value in vars(module).items():
-            if not key.startswith("_") and key != "training" and isinstance(value, _PLAIN):
+            if key.startswith("_") or key == "training":
+                continue
+            if _is_plain(value):
                 found[f"{name}.{key}"] = value
+            elif f"{name}.".startswith("loss.objective.") and "._" not in name:
+                found[f"{name}.{key}"] = _hash([_content(value, f"{name}.{key}").encode()])
     return found
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, _PLAIN) or (isinstance(value, (tuple, list)) and all(map(_is_plain, value)))
+
+
+def _content(value: Any, place: str) -> str:
+    """What is the same for equal values, in every process."""
+    if isinstance(value, dict):
+        told = (f"{_content(key, place)}: {_content(each, place)}" for key, each in value.items())
+        return f"{{{', '.join(sorted(told))}}}"
+    if isinstance(value, (tuple, list, set, frozenset)):
+        parts = [_content(each, place) for each in value]
+        return f"{type(value).__name__} {sorted(parts) if isinstance(value, (set, frozenset)) else parts}"
+    if hasattr(value, "tolist"):  # a tensor or an array, whose repr leaves numbers out
+        return f"{value.dtype} {value.tolist()!r}"
+    shown = repr(value)
+    if " at 0x" in shown:
+        raise InvalidInputError(
+            f"{place} cannot be told from another, so that runs would be mixed",
+            found=shown,
+            expected="a value with a repr of its own",
+            remedy="Give it a __repr__, or a name that begins with _, beside a public value that changes with it.",
+        )
+    return shown
 
 
 def _dropouts(model: Any) -> list[Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,11 +23,19 @@ from mlr_rag.errors import InvalidInputError, TrainingError
 from mlr_rag.folders import lock_folder
 from mlr_rag.model.model import MLRModel
 from mlr_rag.training.collator import ListCollator
-from mlr_rag.training.lists import TrainingList, beginning, to_dataset
+from mlr_rag.training.lists import TrainingList, beginning, check_lists, to_dataset
 from mlr_rag.training.loss import ListLoss
 from mlr_rag.training.sampler import LengthBucketSampler
 from mlr_rag.training.trainer.arguments import MLRTrainingArguments
-from mlr_rag.training.trainer.callbacks import Checkpoints, EarlyStopping, FiniteGradients, ProgressBar, is_spent
+from mlr_rag.training.trainer.callbacks import (
+    DIVERGED,
+    Checkpoints,
+    EarlyStopping,
+    FiniteGradients,
+    FiniteWeights,
+    ProgressBar,
+    is_spent,
+)
 from mlr_rag.training.trainer.checkpoints import RunFolder
 from mlr_rag.training.trainer.lora import has_lora, merge_lora
 from mlr_rag.training.trainer.run_identity import run_parts
@@ -73,7 +82,8 @@ class MLRTrainer(StagedCheckpoints, SentenceTransformerTrainer):
 
     Args:
         model: The model. A run that is resumed must be given it as it was at the start.
-        lists: What to learn from, one or more.
+        lists: What to learn from, one or more: TrainingLists, or dicts with their attributes. All must be such as the
+            objective can learn from: `check_lists` leaves out the others.
         objective: What is to become small (mlr_rag.training.objectives), or a ready `ListLoss` of this model;
             `default_objective()` by default.
         args: Where, how long, how fast. Without them checkpoints go to a temporary folder.
@@ -90,7 +100,7 @@ class MLRTrainer(StagedCheckpoints, SentenceTransformerTrainer):
     def __init__(
         self,
         model: MLRModel,
-        lists: Sequence[TrainingList],
+        lists: Sequence[TrainingList | dict[str, Any]],
         objective: nn.Module | None = None,
         args: MLRTrainingArguments | None = None,
         evaluator: Any = None,
@@ -111,9 +121,17 @@ class MLRTrainer(StagedCheckpoints, SentenceTransformerTrainer):
             raise InvalidInputError("the loss is of another model", remedy="Make it of the model that is trained.")
         if not any(parameter.requires_grad for parameter in loss.parameters()):
             raise InvalidInputError("nothing to train", found="no parameter with requires_grad", expected="some")
+        usable = _usable(lists, loss.objective)
         if args is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="mlr-rag-training-")
             args = MLRTrainingArguments(self._temporary.name)
+        if args.gradient_checkpointing and not loss.dropout:
+            raise InvalidInputError(
+                "gradient_checkpointing is for training mode only, which has dropout",
+                found="dropout=False",
+                expected="ListLoss(model, objective, dropout=True)",
+                remedy="Or leave checkpointing off: the gradient cache bounds the activations.",
+            )
         settings, limit = args.settings(), args.save_total_limit
         self._metric = "" if evaluator is None else f"eval_{_metric(evaluator, args)}"
         patience = args.early_stopping_patience
@@ -122,16 +140,16 @@ class MLRTrainer(StagedCheckpoints, SentenceTransformerTrainer):
         super().__init__(
             model=model,
             args=_with_evaluator(args, self._metric),
-            train_dataset=to_dataset(lists),
+            train_dataset=to_dataset(usable),
             loss=loss,
             evaluator=evaluator,
             data_collator=ListCollator(model),  # type: ignore[arg-type]
-            callbacks=[Checkpoints(self), *stopping, FiniteGradients(), self._bar, *callbacks],
+            callbacks=[Checkpoints(self), *stopping, FiniteGradients(), FiniteWeights(), self._bar, *callbacks],
         )
         self.remove_bars()
         self.resumed = False
         self.limit, self._patience = limit, patience
-        self.folder = RunFolder(str(args.output_dir), run_parts(model, lists, loss, settings, evaluator))
+        self.folder = RunFolder(str(args.output_dir), run_parts(model, usable, loss, settings, evaluator))
 
     def train(self, resume: bool = True) -> TrainingResult:  # type: ignore[override]
         """Train to the end, or go on from the last complete checkpoint of this run; a run at its end is only loaded.
@@ -144,8 +162,8 @@ class MLRTrainer(StagedCheckpoints, SentenceTransformerTrainer):
 
         Raises:
             InvalidInputError: `output_dir` holds another run, or a collator was set that stamps no tasks.
-            TrainingError: a loss or gradient is no number, or the best checkpoint is not what it was; the checkpoints
-                are kept.
+            TrainingError: scores, a loss, a gradient or weights are no numbers, or the best checkpoint is not what it
+                was; the checkpoints are kept.
             StoreLockedError: another process trains there.
         """
         self._check_tasks()
@@ -161,6 +179,8 @@ class MLRTrainer(StagedCheckpoints, SentenceTransformerTrainer):
                 self.folder.finish(asdict(result))
             else:
                 self._load_from_checkpoint(self.folder.checkpoint(known["best_step"]))
+                if self._metric and not hasattr(self._evaluator, "fingerprint"):  # it may be another than it was
+                    self._check_best(known["best_step"], known["best"])
                 result = TrainingResult(**{**known, "history": tuple(known["history"])})
             if has_lora(self._model):
                 merge_lora(self._model)
@@ -217,14 +237,19 @@ class MLRTrainer(StagedCheckpoints, SentenceTransformerTrainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """One forward and backward pass; a loss that is no number ends the run, where transformers would hide it."""
-        query = inputs["label"]["queries"][0]
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        place = f"of step {self.state.global_step + 1:,}"
+        batch = f"in the batch of {beginning(inputs['label']['queries'][0])}"
+        try:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        except InvalidInputError as error:
+            if not _is_divergence(error):
+                raise
+            raise TrainingError(
+                f"the scores {place} are no numbers, {batch}", found=error.found, expected="finite", remedy=DIVERGED
+            ) from error
         if not torch.isfinite(loss):
             raise TrainingError(
-                f"the loss of step {self.state.global_step + 1:,} is no number, in the batch of {beginning(query)}",
-                found=float(loss),
-                expected="a finite loss",
-                remedy="Lower learning_rate, or raise the objective's temperature; the checkpoints are kept.",
+                f"the loss {place} is no number, {batch}", found=float(loss), expected="a finite loss", remedy=DIVERGED
             )
         return loss
 
@@ -276,17 +301,43 @@ class MLRTrainer(StagedCheckpoints, SentenceTransformerTrainer):
         load_weights(self._loss, checkpoint_path)
 
     def _load_best_model(self) -> None:
-        best, expected = self.folder.checkpoint(self.state.best_global_step or 0), self.state.best_metric
-        self._load_from_checkpoint(best)
+        step = self.state.best_global_step or 0
+        self._load_from_checkpoint(self.folder.checkpoint(step))
+        self._check_best(step, self.state.best_metric)
+
+    def _check_best(self, step: int, expected: float | None) -> None:
+        """Evaluate the checkpoint that was loaded."""
         with _as_used(self._model):
             found = self._evaluator(self._model)[self._metric.removeprefix("eval_")]
-        if expected is None or abs(found - expected) > _TOLERANCE:
+        if expected is None or not abs(found - expected) <= _TOLERANCE:
             raise TrainingError(
-                f"{best} is not as good as it was when it was written",
+                f"{self.folder.checkpoint(step)} is not as good as it was when it was written",
                 found=found,
                 expected=expected,
-                remedy="Look for a change of the machine, the evaluator or the files since.",
+                remedy="Look for a change of the machine, the evaluator or the files since; "
+                "another evaluator is for another output_dir.",
             )
+
+
+def _usable(lists: Iterable[TrainingList | dict[str, Any]], objective: nn.Module) -> list[TrainingList]:
+    """The lists, made sure to be such as the objective can learn from: a long run would fail at the first other one."""
+    positives, teacher = (bool(getattr(objective, f"needs_{name}", False)) for name in ("positives", "teacher"))
+    usable, dropped = check_lists(lists, positives, teacher)
+    if dropped.total:
+        counts = [f"{count:,} {reason}" for reason, count in asdict(dropped).items() if count]
+        raise InvalidInputError(
+            "lists that the objective cannot learn from",
+            found=f"{', '.join(counts)}, of {len(usable) + dropped.total:,}",
+            expected="none",
+            remedy=f"Pass check_lists(lists, positives={positives}, teacher={teacher})[0].",
+        )
+    return usable
+
+
+def _is_divergence(error: InvalidInputError) -> bool:
+    """Whether the losses refused the model's scores, and nothing that the caller passed."""
+    ours = error.problem.endswith("is not finite") and not error.problem.startswith("teacher")
+    return ours and isinstance(error.found, float) and not math.isfinite(error.found)
 
 
 def _metric(evaluator: Any, args: MLRTrainingArguments) -> str:
@@ -299,6 +350,13 @@ def _metric(evaluator: Any, args: MLRTrainingArguments) -> str:
             expected="one of sentence-transformers' with a primary_metric, or metric_for_best_model",
             remedy="Use mlr_rag.evaluation.evaluator.RetrievalEvaluator.",
         )
+    if getattr(evaluator, "greater_is_better", True) is False:
+        raise InvalidInputError(
+            "the best checkpoint is the one with the highest metric",
+            found=f"an evaluator whose {name} is lower when the model is better",
+            expected="one whose metric is higher",
+            remedy="Let it give the negative of its metric.",
+        )
     return name.removeprefix("eval_")
 
 
@@ -306,7 +364,6 @@ def _with_evaluator(args: MLRTrainingArguments, metric: str) -> MLRTrainingArgum
     """The arguments for the trainer below, which evaluates when it saves; the caller's stay as they are."""
     own = copy.copy(args)
     own.save_total_limit = None  # RunFolder deletes
-    own.logging_nan_inf_filter = False
     own.load_best_model_at_end = bool(metric)
     own.eval_strategy = IntervalStrategy(args.save_strategy if metric else "no")
     own.eval_steps = args.save_steps
