@@ -19,6 +19,7 @@ from benchmarks._common import say
 from mlr_rag.evaluation.collection import Collection
 from mlr_rag.evaluation.metrics import query_metrics
 from mlr_rag.model.batches import pad_features, token_batches
+from mlr_rag.model.encoding import UNPADDED
 from mlr_rag.training.lists import TrainingList
 from mlr_rag.training.mining.bm25 import BM25
 from mlr_rag.training.mining.candidates import mine
@@ -29,7 +30,6 @@ HARD = 30  # BM25's best documents that are not relevant: a query's hard negativ
 HELD_OUT = 500  # queries of the training split that nothing is trained on
 TOKENS = 128
 _WINDOW, _TOKENS_AT_ONCE = 2048, 8192
-_UNPADDED = {"text": {"padding": False}, "common": {"return_tensors": None}}
 _FEATURES = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -132,7 +132,7 @@ def encode(model: Any, texts: Sequence[str], task: str, similarity: Similarity) 
     """Vectors `(n, m, D)`, m = 1 but for multi-vector documents; as they are for "dot", of length 1 for "cosine"."""
     model.eval()
     several = task != "query" and model.vectors_per_document > 1
-    tokens = model.preprocess(list(texts), task=task, processing_kwargs=_UNPADDED)
+    tokens = model.preprocess(list(texts), task=task, processing_kwargs=UNPADDED)
     kept = {key: value for key, value in tokens.items() if key in _FEATURES}
     vectors: Tensor | None = None
     for rows in token_batches([len(row) for row in tokens["input_ids"]], _TOKENS_AT_ONCE):

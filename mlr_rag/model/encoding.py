@@ -19,9 +19,9 @@ from mlr_rag.model.batches import pad_features, token_batches
 
 WINDOW = 2048  # texts whose tokens are held at once
 BATCH_TOKENS = 3072  # on CPUs 2,048 to 4,096 are alike; twice that falls out of the caches and costs 15%
-_TOKENIZER_LOCK = threading.Lock()  # a fast tokenizer keeps its padding and truncation in shared state
-_UNPADDED = {"text": {"padding": False}, "common": {"return_tensors": None}}
-_FEATURES = ("input_ids", "attention_mask", "token_type_ids", "modality", "prompt_length")
+TOKENIZER_LOCK = threading.Lock()  # a fast tokenizer keeps its padding and truncation in shared state
+UNPADDED = {"text": {"padding": False}, "common": {"return_tensors": None}}
+FEATURES = ("input_ids", "attention_mask", "token_type_ids", "modality", "prompt_length")
 
 
 def check_texts(inputs: Any) -> list[str]:
@@ -58,11 +58,11 @@ def stream(
     if not texts:
         return
     model.eval()
-    with _TOKENIZER_LOCK:
-        tokens = model.preprocess(list(texts), prompt=prompt, task=task, processing_kwargs=_UNPADDED)
+    with TOKENIZER_LOCK:
+        tokens = model.preprocess(list(texts), prompt=prompt, task=task, processing_kwargs=UNPADDED)
     lengths = [len(row) for row in tokens["input_ids"]]
     cut = _cut(model, tokens, texts, prompt)
-    features = {key: value for key, value in tokens.items() if key in _FEATURES}
+    features = {key: value for key, value in tokens.items() if key in FEATURES}
     for rows in token_batches(lengths, BATCH_TOKENS, batch_size):
         batch = pad_features(features, rows, model.tokenizer)
         yield Batch(rows, _run(model, batch, task, return_layers), sum(cut[row] for row in rows))

@@ -37,20 +37,20 @@ def identity(model: SentenceTransformer) -> dict[str, Any]:
     key = _version_key(model)
     documents, queries = nn.Sequential(*document_side(model)), nn.Sequential(*query_side(model))
     parts = {
-        "weights": _hash(_weights(documents)),
-        "architecture": _hash_json(_architecture(model[0])),
-        "tokenizer": _hash_json(_tokenizer(model.tokenizer)),
-        "modules": _hash_json([["", *_description(model)], *_descriptions(documents)]),
-        "settings": _hash_json(_settings(documents)),
+        "weights": hash_bytes(weight_bytes(documents)),
+        "architecture": hash_json(architecture(model[0])),
+        "tokenizer": hash_json(tokenizer_state(model.tokenizer)),
+        "modules": hash_json([["", *_description(model)], *_descriptions(documents)]),
+        "settings": hash_json(_settings(documents)),
         "prompts": {task: prompt_of(model, task) for task in ("query", "document")},
         "max_length": model.max_seq_length,
         "dimension": model.get_embedding_dimension(),
         "precision": str(model.dtype).removeprefix("torch."),
     }
     if len(queries):
-        architectures = [_architecture(module) for module in queries]
-        parts[QUERY_SIDE] = _hash_json(
-            [_hash(_weights(queries)), architectures, _descriptions(queries), _settings(queries)]
+        architectures = [architecture(module) for module in queries]
+        parts[QUERY_SIDE] = hash_json(
+            [hash_bytes(weight_bytes(queries)), architectures, _descriptions(queries), _settings(queries)]
         )
     model.__dict__["_fingerprint"] = key, digest(parts)
     return parts
@@ -58,7 +58,7 @@ def identity(model: SentenceTransformer) -> dict[str, Any]:
 
 def digest(parts: dict[str, Any]) -> str:
     """One sha256 over the parts."""
-    return _hash_json(parts)
+    return hash_json(parts)
 
 
 def fingerprint(model: SentenceTransformer) -> str:
@@ -86,9 +86,10 @@ def _version_key(model: SentenceTransformer) -> tuple[Any, ...]:
     return *weights, *values, *settings, *modules
 
 
-def _weights(model: nn.Module) -> Iterator[bytes]:
+def weight_bytes(model: nn.Module) -> Iterator[bytes]:
+    """The names, types, shapes and bytes of all parameters and buffers, in the order of their names."""
     for name, value in sorted({**dict(model.named_buffers()), **model.state_dict()}.items()):
-        yield from _value_bytes(name, value)
+        yield from value_bytes(name, value)
 
 
 def _descriptions(modules: nn.Sequential) -> list[list[str]]:
@@ -105,22 +106,23 @@ def _description(module: nn.Module) -> tuple[str, str]:
     return type(module).__name__, "" if idle or isinstance(module, Module) else module.extra_repr()
 
 
-def _value_bytes(name: str, value: Any) -> Iterator[bytes]:
+def value_bytes(name: str, value: Any) -> Iterator[bytes]:
     """Name, type, shape and raw bytes of a tensor; quantized modules hold tuples and packed tensors."""
     if isinstance(value, (tuple, list)):
         for index, item in enumerate(value):
-            yield from _value_bytes(f"{name}.{index}", item)
+            yield from value_bytes(f"{name}.{index}", item)
     elif not isinstance(value, Tensor):
         yield f"{name}={value!r}".encode()
     elif value.is_quantized:
-        yield from _value_bytes(f"{name}.scale", value.dequantize())
+        yield from value_bytes(f"{name}.scale", value.dequantize())
     else:
         tensor = value.detach().cpu().contiguous()
         yield f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode()
         yield tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def _architecture(module: Any) -> dict[str, Any]:
+def architecture(module: Any) -> dict[str, Any]:
+    """What a module's transformers config says of its computing; {} where it has none."""
     config: Any = getattr(module, "config", None)
     return _computing(config.to_dict()) if hasattr(config, "to_dict") else {}
 
@@ -139,7 +141,7 @@ def _config(module: nn.Module) -> dict[str, Any]:
     return {} if read is None else {key: value for key, value in read().items() if key not in _TOLD_ELSEWHERE}
 
 
-def _tokenizer(tokenizer: Any) -> Any:
+def tokenizer_state(tokenizer: Any) -> Any:
     """How text becomes tokens; padding and truncation settings are per call and left out."""
     if not hasattr(tokenizer, "is_fast"):
         return [type(tokenizer).__name__]
@@ -150,11 +152,13 @@ def _tokenizer(tokenizer: Any) -> Any:
     return [*common, {key: value for key, value in state.items() if key not in ("padding", "truncation")}]
 
 
-def _hash_json(value: Any) -> str:
-    return _hash([json.dumps(value, sort_keys=True, default=str).encode()])
+def hash_json(value: Any) -> str:
+    """sha256 of a JSON value, whatever the order of its keys."""
+    return hash_bytes([json.dumps(value, sort_keys=True, default=str).encode()])
 
 
-def _hash(chunks: Iterable[bytes]) -> str:
+def hash_bytes(chunks: Iterable[bytes]) -> str:
+    """sha256 of the chunks, joined."""
     found = hashlib.sha256()
     for chunk in chunks:
         found.update(chunk)

@@ -72,9 +72,9 @@ def _load_modules(folder: Path) -> list[nn.Module]:
         [(entry["type"], entry["path"]) for entry in listed] if listed else [("sentence_transformers.Transformer", "")]
     )
     for name, inside in parts:
-        _check_safe(folder / inside)
+        check_safe(folder / inside)
         if name == _TWIN:
-            _check_safe(folder / inside / QUERY_FOLDER)
+            check_safe(folder / inside / QUERY_FOLDER)
     home = folder / parts[0][1]
     whole = all(any(home.glob(pattern)) for pattern in ("config.json", "model*.safetensors"))
     if not whole or not any((home / name).exists() for name in _TOKENIZERS):
@@ -131,7 +131,8 @@ def _module_class(name: str, folder: Path) -> Any:
     return _STOCK[short]
 
 
-def _check_safe(folder: Path) -> None:
+def check_safe(folder: Path) -> None:
+    """Refuse a folder with code of its own, or with pickled weights alone."""
     config = read_json(folder / "config.json") or {}
     if "auto_map" in config:
         raise UnsafeModelError(

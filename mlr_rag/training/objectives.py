@@ -107,7 +107,7 @@ class InfoNCE(Objective):
     def loss(self, scores: Tensor, batch: ListBatch) -> Tensor:
         """See Objective."""
         documents = batch.of_documents(scores)
-        mask = _mask(batch, documents, self.scope)
+        mask = left_out(batch, documents, self.scope)
         if self.false_negative_ratio is not None:
             teacher = losses.normalize_teacher(batch.teacher, self.normalize, self.low, self.high)
             false = losses.false_negatives(teacher, batch.positives_in_list, self.false_negative_ratio)
@@ -129,7 +129,7 @@ class MultiVector(Objective):
 
     def loss(self, scores: Tensor, batch: ListBatch) -> Tensor:
         """See Objective."""
-        mask = _mask(batch, scores)
+        mask = left_out(batch, scores)
         self._count(scores, ~mask)
         return losses.multi_vector(scores, batch.positives, self.temperature, mask)
 
@@ -177,7 +177,7 @@ class SelfContrastive(Objective):
 
     def loss(self, scores: Tensor, batch: ListBatch) -> Tensor:
         """See Objective."""
-        mask = _mask(batch, scores)
+        mask = left_out(batch, scores)
         if self.layer_scales is not None and scores.shape[-1] > 1:
             if len(self.layer_scales) != scores.shape[-1] - 1:
                 raise InvalidInputError(
@@ -207,7 +207,7 @@ class LastReg(Objective):
 
     def loss(self, scores: Tensor, batch: ListBatch) -> Tensor:
         """See Objective."""
-        mask = _mask(batch, scores)
+        mask = left_out(batch, scores)
         return losses.last_reg(scores, batch.positives, self.weight, self.temperature, self.reg_temperature, mask)
 
 
@@ -392,7 +392,7 @@ def default_objective() -> Objective:
     return WeightedSum((1.0, ListwiseKL()), (0.1, InfoNCE(0.01, false_negative_ratio=0.6)))
 
 
-def _mask(batch: ListBatch, scores: Tensor, scope: Scope = "batch") -> Tensor:
+def left_out(batch: ListBatch, scores: Tensor, scope: Scope = "batch") -> Tensor:
     """`(B, P)` bool: what is no candidate of a query, or relevant to it beside its positive."""
     _need_positives(batch)
     columns = scores.shape[1]

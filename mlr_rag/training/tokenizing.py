@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlr_rag.encoders import prompt_of
-from mlr_rag.model.encoding import _FEATURES, _TOKENIZER_LOCK, _UNPADDED
+from mlr_rag.model.encoding import FEATURES, TOKENIZER_LOCK, UNPADDED
 
 _AT_ONCE = 256  # texts; what a tokenizer keeps beside the tokens is many times their size
 
@@ -17,9 +17,9 @@ def tokenize(model: Any, texts: Sequence[str], task: str) -> dict[str, Any]:
     prompt = prompt_of(model, task) or None
     for start in range(0, len(texts), _AT_ONCE):
         part = list(texts[start : start + _AT_ONCE])
-        with _TOKENIZER_LOCK:  # evaluation may encode on another thread
-            tokens = model.preprocess(part, prompt=prompt, task=task, processing_kwargs=_UNPADDED)
-        for key in _FEATURES:
+        with TOKENIZER_LOCK:  # evaluation may encode on another thread
+            tokens = model.preprocess(part, prompt=prompt, task=task, processing_kwargs=UNPADDED)
+        for key in FEATURES:
             if isinstance(tokens.get(key), list):
                 features.setdefault(key, []).extend(tokens[key])
             elif key in tokens:

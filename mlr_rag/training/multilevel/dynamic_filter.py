@@ -13,7 +13,7 @@ from mlr_rag.errors import InvalidInputError
 from mlr_rag.training import losses
 from mlr_rag.training.lists import ListBatch
 from mlr_rag.training.losses._checks import check_positive_number, check_positives, check_teacher
-from mlr_rag.training.objectives import Objective, _mask
+from mlr_rag.training.objectives import Objective, left_out
 
 
 class DynamicFalseNegativeFilter(nn.Module):
@@ -103,7 +103,7 @@ class DynamicInfoNCE(Objective):
     def loss(self, scores: Tensor, batch: ListBatch) -> Tensor:
         """See Objective."""
         documents = batch.of_documents(scores)
-        mask = _mask(batch, documents)
+        mask = left_out(batch, documents)
         dropped = self.filter(losses.normalize_teacher(batch.teacher, "min_max"), batch.positives_in_list)
         mask = mask | batch.over_columns(dropped, documents.shape[1])
         return losses.infonce(documents, batch.positives, self.temperature, mask)

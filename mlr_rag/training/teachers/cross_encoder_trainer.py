@@ -13,7 +13,7 @@ from transformers import set_seed
 from transformers.utils import logging
 
 from mlr_rag.errors import ModelError
-from mlr_rag.model.loading import _check_safe, read_json
+from mlr_rag.model.loading import check_safe, read_json
 from mlr_rag.model.names import resolve
 from mlr_rag.training.lists import TrainingList, to_dataset
 from mlr_rag.training.teachers.models import is_cross_encoder, load_cross_encoder
@@ -43,7 +43,7 @@ def start(base: str | Path, max_length: int, seed: int) -> CrossEncoder:
             model = load_cross_encoder(folder)
         else:
             home = folder / (read_json(folder / "modules.json") or [{"path": ""}])[0]["path"]
-            _check_safe(home)
+            check_safe(home)
             model = _with_head(home, seed)
     model.max_seq_length = min(max_length, model.max_seq_length or max_length)
     return model

@@ -14,8 +14,8 @@ from sentence_transformers import CrossEncoder
 from mlr_rag.encoders import Encoder, open_encoder
 from mlr_rag.errors import InvalidInputError, ModelError, UnsupportedModelError
 from mlr_rag.model.batches import pad_features, token_batches
-from mlr_rag.model.identity import _architecture, _hash, _hash_json, _tokenizer, _weights
-from mlr_rag.model.loading import _check_safe, read_json
+from mlr_rag.model.identity import architecture, hash_bytes, hash_json, tokenizer_state, weight_bytes
+from mlr_rag.model.loading import check_safe, read_json
 from mlr_rag.model.names import resolve
 from mlr_rag.training.cache import open_cache
 from mlr_rag.training.mining.vectors import VectorCache
@@ -160,7 +160,7 @@ def load_cross_encoder(name: str | Path) -> CrossEncoder:
             remedy="Use BiEncoderTeacher, or make a cross-encoder of it with train_cross_encoder.",
         )
     for entry in read_json(folder / "modules.json") or [{"path": ""}]:
-        _check_safe(folder / entry["path"])
+        check_safe(folder / entry["path"])
     try:
         model: CrossEncoder = CrossEncoder(
             str(folder),
@@ -177,11 +177,11 @@ def load_cross_encoder(name: str | Path) -> CrossEncoder:
 
 
 def _fingerprint(model: Any) -> str:
-    return "cross-encoder " + _hash_json(
+    return "cross-encoder " + hash_json(
         {
-            "weights": _hash(_weights(model)),
-            "architecture": _hash_json(_architecture(model[0])),
-            "tokenizer": _hash_json(_tokenizer(model.tokenizer)),
+            "weights": hash_bytes(weight_bytes(model)),
+            "architecture": hash_json(architecture(model[0])),
+            "tokenizer": hash_json(tokenizer_state(model.tokenizer)),
             "modules": [[name, type(module).__name__] for name, module in model.named_modules() if name],
             "prompt": _prompt(model),
             "precision": str(model.dtype),

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from mlr_rag.errors import InvalidInputError
-from mlr_rag.model.identity import _value_bytes
+from mlr_rag.model.identity import value_bytes
 from mlr_rag.model.model import MLRModel
 from mlr_rag.training.lists import TrainingList
 
@@ -34,7 +34,7 @@ def run_parts(
         "model": model.fingerprint,
         "trained parameters": _hash(n.encode() for n, p in loss.named_parameters() if p.requires_grad),
         "dropout": _hash(repr(p).encode() for p in _dropouts(model)),
-        "objective's weights": _hash(part for name in sorted(own) for part in _value_bytes(name, own[name])),
+        "objective's weights": _hash(part for name in sorted(own) for part in value_bytes(name, own[name])),
         "loss": _settings(loss),
         "arguments": settings,
         "evaluator": getattr(evaluator, "fingerprint", type(evaluator).__name__),
