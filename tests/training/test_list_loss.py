@@ -7,6 +7,7 @@ import socket
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.trainer import BaseTrainer
 from sentence_transformers.sentence_transformer.losses import DistillKLDivLoss, MultipleNegativesRankingLoss
@@ -167,15 +168,23 @@ def test_dot_products_are_those_of_the_vectors_before_normalize(model):
     assert torch.allclose(torch.tensor(model.eval().encode_query(["paris"])).norm(), torch.tensor(1.0))
 
 
+@pytest.fixture
+def bf16():
+    """Mixed precision as a trainer sets it: accelerate's state is the process's, and outlives the test that made it."""
+    AcceleratorState._reset_state()
+    yield Accelerator(mixed_precision="bf16", cpu=True)
+    AcceleratorState._reset_state()
+
+
 @pytest.mark.parametrize("cache", [True, False])
-def test_dot_products_stay_so_under_mixed_precision(model, cache):
+def test_dot_products_stay_so_under_mixed_precision(model, cache, bf16):
     def lengths(batch):
         loss = ListLoss(model, Shown(), similarity="dot", gradient_cache=cache)
         loss(*batch)
         return loss.objective.scores
 
     expected = lengths(inputs(model))
-    prepared = Accelerator(mixed_precision="bf16", cpu=True).prepare_model(model)
+    prepared = bf16.prepare_model(model)
     assert prepared is model
     assert "forward" in vars(model), "accelerate must have put its own forward into the model"
     assert expected.abs().max() > 2, "cosines would look the same"
