@@ -52,7 +52,8 @@ def identity(model: SentenceTransformer) -> dict[str, Any]:
         parts[QUERY_SIDE] = hash_json(
             [hash_bytes(weight_bytes(queries)), architectures, _descriptions(queries), _settings(queries)]
         )
-    model.__dict__["_fingerprint"] = key, digest(parts)
+    of_documents = {name: part for name, part in parts.items() if name != QUERY_SIDE}
+    model.__dict__["_fingerprint"] = key, digest(parts), digest(of_documents)
     return parts
 
 
@@ -63,11 +64,20 @@ def digest(parts: dict[str, Any]) -> str:
 
 def fingerprint(model: SentenceTransformer) -> str:
     """The digest of a model's identity, made anew only when a weight or a setting has changed."""
-    cached: tuple[Any, str] | None = model.__dict__.get("_fingerprint")
+    return _fingerprints(model)[0]
+
+
+def document_fingerprint(model: SentenceTransformer) -> str:
+    """The digest less the query side: equal where documents' vectors are."""
+    return _fingerprints(model)[1]
+
+
+def _fingerprints(model: SentenceTransformer) -> tuple[str, str]:
+    cached: tuple[Any, str, str] | None = model.__dict__.get("_fingerprint")
     if cached is None or cached[0] != _version_key(model):
         identity(model)
-    known: str = model.__dict__["_fingerprint"][1]
-    return known
+    _, whole, of_documents = model.__dict__["_fingerprint"]
+    return whole, of_documents
 
 
 def _version_key(model: SentenceTransformer) -> tuple[Any, ...]:

@@ -20,7 +20,7 @@ from mlr_rag.errors import InvalidInputError, UnsafeModelError, UnsupportedModel
 from mlr_rag.model import encoding
 from mlr_rag.model.capture import check_capture, find_layers
 from mlr_rag.model.encoding import check_texts
-from mlr_rag.model.identity import fingerprint, identity
+from mlr_rag.model.identity import document_fingerprint, fingerprint, identity
 from mlr_rag.model.loading import check_folder, is_mlr_folder, load_modules, read_json
 from mlr_rag.model.names import resolve
 from mlr_rag.model.pooling import MultiLayerPooling, PoolingMode, Start, resolve_layers
@@ -255,6 +255,11 @@ class MLRModel(SentenceTransformer):
     def fingerprint(self) -> str:
         """sha256 of everything that moves the vectors; made anew whenever a weight or a setting has changed."""
         return fingerprint(self)
+
+    @property
+    def document_fingerprint(self) -> str:
+        """The same of what moves documents' vectors: a query adapter changes nothing in it."""
+        return document_fingerprint(self)
 
     def identity(self) -> dict[str, Any]:
         """The parts that the fingerprint is made of, hashed afresh (see mlr_rag.model.identity)."""

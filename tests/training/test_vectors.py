@@ -147,3 +147,21 @@ def test_broken_vectors_are_refused_and_not_kept(
             cache.encode(encoder, ["a"], "document")
         monkeypatch.undo()
         assert np.isfinite(cache.encode(encoder, ["a"], "document")).all()
+
+
+def test_a_query_adapter_costs_no_document_a_second_encoding(path: Path, tiny_model: MLRModel) -> None:
+    adapted = tiny_model.add_query_adapter(4)
+    with torch.no_grad():
+        adapted[-2].write += 1.0
+    assert adapted.fingerprint != tiny_model.fingerprint
+    assert adapted.document_fingerprint == tiny_model.document_fingerprint == tiny_model.fingerprint
+    with VectorCache(path) as cache:
+        before = cache.encode(tiny_model, TEXTS, "document")
+        cache.encode(tiny_model, TEXTS, "query")
+    with ContentCache(path) as content:
+        known = content.count()
+    with VectorCache(path) as cache:
+        assert np.array_equal(cache.encode(adapted, TEXTS, "document"), before)
+        assert np.array_equal(cache.encode(adapted, TEXTS, "query"), adapted.encode_query(TEXTS))
+    with ContentCache(path) as content:
+        assert content.count() == known + len(set(TEXTS)), "its queries alone are new"

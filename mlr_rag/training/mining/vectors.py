@@ -18,7 +18,8 @@ WINDOW = 512  # texts that are encoded, and kept, at once
 class VectorCache:
     """Encodes each distinct text once, and keeps its vector under the encoder's fingerprint, the task and the text.
 
-    The fingerprint covers the weights: a model that is trained further shares no vector with what it was before.
+    The fingerprint covers the weights: a model that is trained further shares no vector with what it was before. What
+    only queries go through does not move documents' vectors, and they are shared.
 
     Args:
         path: The file of a `ContentCache`, made where it is missing; other values may lie in it. None keeps nothing
@@ -107,6 +108,8 @@ class VectorCache:
 
 def _keys(encoder: Encoder, texts: Sequence[str], task: str) -> list[bytes]:
     fingerprint = encoder.fingerprint  # asked once a window: a model's takes most of a millisecond
+    if task == "document":
+        fingerprint = getattr(encoder, "document_fingerprint", fingerprint)
     return [content_key("vector", fingerprint, task, text) for text in texts]
 
 
