@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from mlr_rag.model import MLRModel
     from mlr_rag.retriever import Retriever
+    from mlr_rag.specializing.workflow import specialize
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ _HOME = {
     "Retriever": "mlr_rag.retriever",
     "StoreError": "mlr_rag.errors",
     "StoreLockedError": "mlr_rag.errors",
+    "specialize": "mlr_rag.specializing.workflow",
 }
 __all__ = [
     "Document",
@@ -52,6 +54,7 @@ __all__ = [
     "StoreError",
     "StoreLockedError",
     "__version__",
+    "specialize",
 ]
 
 

@@ -53,6 +53,7 @@ _ModelName = Annotated[
     str | None,
     typer.Option("--model", "-m", help="Folder or hub name; by default the knowledge base's own, or all-MiniLM-L6-v2."),
 ]
+_NOT_BETTER = 3  # the exit code of a specialization that keeps the base
 _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -318,6 +319,62 @@ def layers(
 
 
 @app.command()
+def specialize(
+    corpus: Annotated[
+        Path, typer.Argument(help="A folder of files, a BEIR folder or zip, or JSON Lines with a text in each.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the model and its report.")],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Folder or hub name; by default all-MiniLM-L6-v2.")
+    ] = None,
+    queries: Annotated[
+        str | None,
+        typer.Option(
+            "--queries",
+            metavar="FILE",
+            help="Judged queries: a table, a click log or a BEIR collection; 'generate' to use none that there are.",
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option("--teacher", help="A cross-encoder or embedding model to learn from: folder or hub name."),
+    ] = None,
+    llm: Annotated[
+        str | None, typer.Option("--llm", help="What writes queries: a local folder, or an endpoint as URL#model.")
+    ] = None,
+    budget: Annotated[
+        str, typer.Option("--budget", help="Wall-clock time, such as 20min or 1h; 'none' for no limit.")
+    ] = "20min",
+    objective: Annotated[
+        str | None, typer.Option("--objective", help="contrastive, distillation, both or queries; by default the best.")
+    ] = None,
+    teacher_temperature: Annotated[float | None, typer.Option(help="Of the teacher's scores.")] = None,
+    probe: Annotated[
+        Path | None, typer.Option("--probe", help="A BEIR collection on which the model must not fall.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of every choice.")] = 0,
+    as_json: _AsJson = False,
+) -> None:
+    """Train a model on your documents, and keep it only if held-out queries prove it better; exit code 3 if not.
+
+    Run again, it goes on where it was stopped.
+    """
+    from mlr_rag.model.names import DEFAULT_MODEL
+    from mlr_rag.specializing.workflow import specialize as run
+
+    _quiet()
+    with _telling("mlr_rag.specializing"):
+        result = run(
+            model or DEFAULT_MODEL, corpus, queries, teacher=teacher, llm=llm, output=output,
+            budget=None if budget == "none" else budget, objective=objective, teacher_temperature=teacher_temperature,
+            probe=probe, seed=seed,
+        )  # fmt: skip
+    typer.echo(result.report.model_dump_json(indent=2) if as_json else str(result))
+    if not result.accepted:
+        raise typer.Exit(_NOT_BETTER)
+
+
+@app.command()
 def demo(
     into: Annotated[str, typer.Option("--into", help="Where to make the knowledge base.")] = "./mlr-rag-demo",
 ) -> None:
@@ -326,6 +383,22 @@ def demo(
 
     _quiet()
     run(into, typer.echo)
+
+
+@contextlib.contextmanager
+def _telling(logger: str) -> Any:
+    """Show what a part of the library does, as it does it, on stderr."""
+    handler, part = logging.StreamHandler(), logging.getLogger(logger)
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    handler.addFilter(lambda record: record.levelno < logging.WARNING)
+    level = part.level
+    part.setLevel(logging.INFO)
+    part.addHandler(handler)
+    try:
+        yield
+    finally:
+        part.removeHandler(handler)
+        part.setLevel(level)
 
 
 def _damaged_in(notes: Notes) -> Callable[[Document], bool]:

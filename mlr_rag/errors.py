@@ -20,7 +20,8 @@ MlrRagError
 │   ├── StoreUnavailableError             a server that cannot be reached, or stopped answering
 │   └── StoreDeniedError                  a server that did not accept the credentials
 ├── TrainingError                         a training run that cannot go on
-│   └── TeacherError                      a teacher that failed, or gave what are no scores
+│   ├── TeacherError                      a teacher that failed, or gave what are no scores
+│   └── LanguageModelError                a language model that failed, or gave what are no queries
 └── MissingExtraError (ImportError)       an optional dependency
 """
 
@@ -147,6 +148,10 @@ class TeacherError(TrainingError):
     """
 
     scores: Any = None
+
+
+class LanguageModelError(TrainingError):
+    """A language model failed or wrote what are no queries; what it replied before is kept."""
 
 
 class MissingExtraError(MlrRagError, ImportError):

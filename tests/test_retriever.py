@@ -564,7 +564,7 @@ def test_the_public_names() -> None:
     import mlr_rag
 
     expected = """Document Hit InvalidInputError MLRModel MlrRagError ModelError ModelMismatchError Retriever StoreError
-    StoreLockedError __version__""".split()
+    StoreLockedError __version__ specialize""".split()
     assert mlr_rag.__all__ == expected
     assert all(getattr(mlr_rag, name) is not None for name in expected)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

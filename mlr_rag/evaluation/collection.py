@@ -61,6 +61,31 @@ class Collection:
             )
         return cls(Path(path).resolve().stem, split, queries, qrels, open)
 
+    @classmethod
+    def unjudged(cls, path: str | Path) -> Collection:
+        """The documents alone, of the split "" without queries.
+
+        Raises:
+            InvalidInputError: there is no collection.
+        """
+        return cls(Path(path).resolve().stem, "", {}, {}, _opener(Path(path)))
+
+    @staticmethod
+    def splits(path: str | Path) -> list[str]:
+        """The splits that have judgments, sorted: the names of the files in qrels/.
+
+        Raises:
+            InvalidInputError: there is no collection.
+        """
+        folder = Path(path)
+        _opener(folder)
+        if folder.is_dir():
+            return sorted(file.stem for file in folder.glob("qrels/*.tsv"))
+        with zipfile.ZipFile(folder) as archive:
+            names = [PurePosixPath(name) for name in archive.namelist()]
+        home = next(name.parent for name in names if name.name == "corpus.jsonl")
+        return sorted(name.stem for name in names if name.parent == home / "qrels" and name.suffix == ".tsv")
+
     @property
     def judgments(self) -> int:
         """How many judgments there are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from mlr_rag.errors import InvalidInputError
 from mlr_rag.evaluation.metrics import DEPTH, Qrels, Run, mean_metrics, query_metrics
 from mlr_rag.model.encoding import WINDOW
 
+_FEW = 8192  # documents whose vectors are kept: 12 MiB of 384 dimensions
 _BEYOND = np.iinfo(np.int64).max  # the position of no document
 
 
@@ -23,7 +24,8 @@ class RetrievalEvaluator(BaseEvaluator):
 
     Grades are used as they are; documents of equal scores rank by id, as in the stores; of a document with several
     vectors the best one counts; a query that is itself a document does not find itself. Memory does not grow with the
-    corpus beyond its texts.
+    corpus beyond its texts. Of a small corpus the vectors are kept, and serve for as long as the model's document side
+    stays as it is.
 
     Args:
         queries: The text of each query, by id.
@@ -57,6 +59,7 @@ class RetrievalEvaluator(BaseEvaluator):
         self.primary_metric = f"{name}_ndcg@10"
         content = json.dumps([name, self._queries, judged, self._corpus], sort_keys=True)
         self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
+        self._kept: tuple[str, list[npt.NDArray[np.float32]]] = "", []
 
     @classmethod
     def over_pool(
@@ -101,9 +104,9 @@ class RetrievalEvaluator(BaseEvaluator):
         itself = np.array([place.get(id, _BEYOND) for id in self._queries])
         scores = np.full((len(queries), 0), -np.inf, np.float32)
         positions = np.empty(scores.shape, np.int64)
-        for start in range(0, len(ids), WINDOW):
+        for start, documents in zip(range(0, len(ids), WINDOW), self._encoded(model, ids), strict=True):
             window = ids[start : start + WINDOW]
-            found = _scores(queries, np.asarray(model.encode_document([self._corpus[id] for id in window]), np.float32))
+            found = _scores(queries, documents)
             rows = np.nonzero((itself >= start) & (itself < start + len(window)))[0]
             found[rows, itself[rows] - start] = -np.inf
             here = np.broadcast_to(np.arange(start, start + len(window)), found.shape)
@@ -114,6 +117,17 @@ class RetrievalEvaluator(BaseEvaluator):
             id: {ids[p]: float(s) for p, s in zip(places, values, strict=True) if s > -np.inf}
             for id, places, values in zip(self._queries, positions, scores, strict=True)
         }
+
+    def _encoded(self, model: Any, ids: list[str]) -> Iterable[npt.NDArray[np.float32]]:
+        """The vectors of each window of documents."""
+        texts = (ids[start : start + WINDOW] for start in range(0, len(ids), WINDOW))
+        windows = (np.asarray(model.encode_document([self._corpus[id] for id in part]), np.float32) for part in texts)
+        key = getattr(model, "document_fingerprint", "")
+        if not key or len(ids) > _FEW:
+            return windows
+        if key != self._kept[0]:
+            self._kept = key, list(windows)
+        return self._kept[1]
 
 
 def _scores(queries: npt.NDArray[np.float32], documents: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from mlr_rag import Document, InvalidInputError, MLRModel, Retriever
 from mlr_rag.evaluation import evaluator as module
@@ -117,3 +118,28 @@ def test_queries_without_a_positive_are_left_out_and_blank_documents_never_encod
 def test_judgments_that_cannot_be_used_are_refused(queries: Any, qrels: Any, corpus: Any, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         RetrievalEvaluator(queries, qrels, corpus)
+
+
+def test_documents_are_encoded_again_only_when_their_vectors_have_changed(
+    tiny_model: MLRModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model.add_query_adapter(4)
+    evaluator, encoded = RetrievalEvaluator(QUERIES, QRELS, TEXTS), []
+    encode = MLRModel.encode_document
+
+    def counted(self: MLRModel, texts: list[str], **options: Any) -> Any:
+        encoded.append(len(texts))
+        return encode(self, texts, **options)
+
+    monkeypatch.setattr(MLRModel, "encode_document", counted)
+    first = evaluator(model)
+    with torch.no_grad():
+        model[-2].write += 5 * torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
+    second = evaluator(model)
+    assert encoded == [len(TEXTS)]
+    assert first != second, "the queries are encoded anew"
+    with torch.no_grad():
+        model[1].layer_weights += torch.tensor([1.0, 0.0])
+    third = evaluator(model)
+    assert encoded == [len(TEXTS)] * 2
+    assert third == RetrievalEvaluator(QUERIES, QRELS, TEXTS)(model)

@@ -1,0 +1,76 @@
+"""The test: the base and the chosen model on queries that no decision has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mlr_rag.evaluation.metrics import DEPTH, MEASURES, query_metrics
+from mlr_rag.evaluation.significance import detectable, interval, paired_bootstrap
+from mlr_rag.specializing.finding import find
+from mlr_rag.specializing.material import Judged
+from mlr_rag.specializing.precision import HalfPrecision
+from mlr_rag.specializing.report.data import Comparison, Example, Metric, QueryScore, ShownHit
+from mlr_rag.training.mining.candidates import Dense, Run
+from mlr_rag.training.mining.vectors import VectorCache
+
+_EXAMPLES, _SHOWN = 10, 5  # queries of each kind, and hits of each
+
+
+def compare(base: Any, model: Any, test: Judged, corpus: Mapping[str, str], vectors: VectorCache) -> Comparison:
+    """Both models' metrics of each test query over the corpus, their means with intervals, and examples.
+
+    Args:
+        base: The base model.
+        model: The candidate.
+        test: Queries and judgments.
+        corpus: Document id → text.
+        vectors: Where vectors are looked up, and kept.
+    """
+    runs = [find(Dense(HalfPrecision(each), vectors), test.queries, corpus, DEPTH, "Testing") for each in (base, model)]
+    before, after = (query_metrics(test.qrels, run) for run in runs)
+    ids = sorted(test.qrels)
+    scores = [
+        QueryScore(id=id, text=test.queries[id], base=before["ndcg@10"][id], specialized=after["ndcg@10"][id])
+        for id in ids
+    ]
+    ranked = sorted(scores, key=lambda score: (-score.difference, score.id))
+    improved = [score for score in ranked[:_EXAMPLES] if score.difference > 0]
+    hurt = [score for score in ranked[::-1][:_EXAMPLES] if score.difference < 0]
+    differences = np.array([score.difference for score in scores])
+    return Comparison(
+        metrics={name: _metric([before[name][id] for id in ids], [after[name][id] for id in ids]) for name in MEASURES},
+        per_query=tuple(scores),
+        improved=tuple(_example(score, test, corpus, runs) for score in improved),
+        hurt=tuple(_example(score, test, corpus, runs) for score in hurt),
+        detectable=detectable(len(ids), float(differences.std(ddof=1))) if len(ids) > 1 else None,
+    )
+
+
+def _metric(base: list[float], specialized: list[float]) -> Metric:
+    return Metric(
+        base=interval(base), specialized=interval(specialized), difference=paired_bootstrap(specialized, base)
+    )
+
+
+def _example(score: QueryScore, test: Judged, corpus: Mapping[str, str], runs: list[Run]) -> Example:
+    relevant = {document for document, grade in test.qrels[score.id].items() if grade > 0}
+    before, after = (_hits(run[score.id], corpus, relevant) for run in runs)
+    return Example(
+        id=score.id,
+        text=score.text,
+        base=score.base,
+        specialized=score.specialized,
+        relevant=tuple(corpus[id] for id in sorted(relevant) if id in corpus)[:_SHOWN],
+        before=before,
+        after=after,
+    )
+
+
+def _hits(found: Mapping[str, float], corpus: Mapping[str, str], relevant: set[str]) -> tuple[ShownHit, ...]:
+    return tuple(
+        ShownHit(rank=rank, score=score, text=corpus[id], relevant=id in relevant)
+        for rank, (id, score) in enumerate(list(found.items())[:_SHOWN], 1)
+    )

@@ -1,0 +1,40 @@
+"""What a ranker finds for every query, with its own scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+
+from mlr_rag import progress
+from mlr_rag.training.mining.candidates import Run, Source
+
+_AT_ONCE = 512  # queries
+
+
+def find(
+    source: Source, queries: Mapping[str, str], corpus: Mapping[str, str], depth: int, name: str = "Searching"
+) -> Run:
+    """The `depth` best documents of each query and their scores; a query does not find the document with its id.
+
+    Args:
+        source: Dense or BM25 (mlr_rag.training).
+        queries: Query id → text, none of them blank.
+        corpus: Document id → text.
+        depth: How many documents.
+        name: What the progress bar says.
+    """
+    index, run, remaining = source.index(corpus), {}, iter(queries.items())
+    bar = progress.start(name, len(queries), None)
+    try:
+        while part := list(islice(remaining, _AT_ONCE)):
+            for (id, _), ranking in zip(part, index.search([text for _, text in part], depth + 1), strict=True):
+                run[id] = dict([hit for hit in ranking if hit[0] != id][:depth])
+            bar.update(len(part))
+    finally:
+        bar.close()
+    return run
+
+
+def pooled(run: Mapping[str, Mapping[str, float]], depth: int) -> list[str]:
+    """The documents among some query's first `depth`, sorted."""
+    return sorted({document for found in run.values() for document in islice(found, depth)})

@@ -1,0 +1,93 @@
+"""What fits into a budget: sizes of everything, from the speed that was measured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mlr_rag.specializing.speed import Speed
+
+BATCH = 32  # lists in a step
+EPOCHS = 4.0  # more passes over the same lists bring next to nothing
+LENGTHS = (8, 5, 3, 2)  # passages in a list: as many as leave time for a pass over all lists
+_LEAST_STEPS = 10
+_DEV, _TEST, _SCORE, _ADAPTER, _TRIAL = 0.02, 0.25, 0.3, 0.08, 0.1  # shares of what is left
+_EVALUATIONS = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything.
+
+    Attributes:
+        dev_documents: Documents that are encoded whenever the dev queries are asked.
+        test_documents: Documents that the test queries search.
+        scored: Train queries whose candidates the teacher scores.
+        lists: Training lists.
+        length: Passages in a list.
+        trial_steps: Steps of each candidate objective's trial; 0 where there is one candidate.
+        steps: Steps of the run.
+        evaluations: How often the dev queries are asked in the run.
+        adapter_epochs: Passes over the lists for the queries' adapter.
+        left_out: What there was no time for, a sentence each.
+    """
+
+    dev_documents: int
+    test_documents: int
+    scored: int
+    lists: int
+    length: int
+    trial_steps: int
+    steps: int
+    evaluations: int
+    adapter_epochs: int
+    left_out: tuple[str, ...]
+
+
+def make_plan(left: float, speed: Speed, documents: int, lists: int, candidates: int, teacher: float | None) -> Plan:
+    """Divide the time that is left.
+
+    Args:
+        left: Seconds; infinite without a budget.
+        speed: Of the model on this machine.
+        documents: In the corpus.
+        lists: That could be made.
+        candidates: Objectives to be tried.
+        teacher: Queries a second whose candidates the teacher scores; None without one.
+    """
+    left_out = []
+    dev = min(documents, 5000, _at_least(200, left * _DEV * speed.encode))
+    test = min(documents, _at_least(500, left * _TEST * speed.encode))
+    if test < documents:
+        left_out.append(f"The test queries search {test:,} of {documents:,} documents.")
+    scored = 0 if teacher is None else min(lists, _at_least(1, left * _SCORE * teacher))
+    if teacher is not None and scored < lists:
+        left_out.append(f"The teacher scores the candidates of {scored:,} of {lists:,} queries.")
+    tries = candidates if candidates > 1 else 0
+    evaluations = (_EVALUATIONS + 3 + tries) * dev / speed.encode
+    spent = evaluations + test / speed.encode + left * _ADAPTER + (scored / teacher if teacher else 0.0)
+    rest = left if math.isinf(left) else max(0.0, left - spent)
+    trial = rest * _TRIAL if tries else 0.0
+    passages = rest * (1 - tries * _TRIAL) * speed.train
+    length = next((length for length in LENGTHS if passages >= lists * length), LENGTHS[-1])
+    wanted = math.ceil(EPOCHS * lists / BATCH)
+    steps = min(wanted, _at_least(_LEAST_STEPS, passages / (BATCH * length)))
+    if steps < wanted:
+        left_out.append(f"Training passes {steps * BATCH / lists:.1f} times over {lists:,} lists, and not {EPOCHS:g}.")
+    trial_steps = min(math.ceil(steps / 3), _at_least(_LEAST_STEPS, trial * speed.train / (BATCH * length)))
+    return Plan(
+        dev_documents=dev,
+        test_documents=test,
+        scored=scored,
+        lists=lists,
+        length=length,
+        trial_steps=trial_steps if tries else 0,
+        steps=steps,
+        evaluations=_EVALUATIONS,
+        adapter_epochs=10,
+        left_out=tuple(left_out),
+    )
+
+
+def _at_least(least: int, number: float) -> int:
+    return least if number < least else 10**9 if math.isinf(number) else int(number)

@@ -1,0 +1,80 @@
+"""How fast this machine is with this model: a timed probe, from which a budget is planned."""
+
+from __future__ import annotations
+
+import copy
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mlr_rag.specializing.precision import HalfPrecision, half_precision
+from mlr_rag.training.collator import ListCollator
+from mlr_rag.training.lists import TrainingList
+from mlr_rag.training.loss import ListLoss
+from mlr_rag.training.objectives import InfoNCE
+
+_TEXTS, _STEPS, _LISTS, _LENGTH = 96, 3, 16, 3
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Texts a second, from a few batches of the corpus's own.
+
+    Attributes:
+        encode: Documents that are encoded.
+        train: Passages that training goes through; its queries and the optimizer's work are in it.
+    """
+
+    encode: float
+    train: float
+
+
+def measure_speed(base: Any, corpus: Mapping[str, str], queries: Sequence[str], seed: int = 0) -> Speed:
+    """Encode some documents, and train a copy of the model for a few steps, which is thrown away.
+
+    Args:
+        base: The model; it stays as it is.
+        corpus: Document id → text, two distinct ones or more.
+        queries: One or more.
+        seed: Of the choice of texts.
+    """
+    draw = random.Random(seed)  # noqa: S311
+    texts = sorted(set(corpus.values()))
+    texts = draw.sample(texts, min(_TEXTS, len(texts)))
+    encoder = HalfPrecision(base)
+    encoder.encode_document(texts[:8])  # the first batch makes the kernels ready
+    started = time.perf_counter()
+    encoder.encode_document(texts)
+    encode = len(texts) / (time.perf_counter() - started)
+
+    model = copy.deepcopy(base)
+    loss, optimizer = ListLoss(model, InfoNCE(), gradient_cache=False), torch.optim.AdamW(model.parameters())
+    length = min(_LENGTH, len(texts))
+    labels = (1.0, *[0.0] * (length - 1))
+    made = (TrainingList(draw.choice(queries), tuple(draw.sample(texts, length)), labels=labels) for _ in range(_LISTS))
+    lists = list(made)
+    batch = ListCollator(model)(lists)
+    seconds = []
+    for _ in range(_STEPS):
+        started = time.perf_counter()
+        with half_precision(model.device.type):
+            parts = loss([_column(batch, name, model.device) for name in ("query", "passage")], _label(batch, model))
+        optimizer.zero_grad()
+        torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        seconds.append(time.perf_counter() - started)
+    return Speed(encode, len(batch["passage_input_ids"]) / min(seconds[1:]))
+
+
+def _column(batch: dict[str, Any], name: str, device: torch.device) -> dict[str, Any]:
+    features = {key.removeprefix(f"{name}_"): value for key, value in batch.items() if key.startswith(f"{name}_")}
+    return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in features.items()}
+
+
+def _label(batch: dict[str, Any], model: Any) -> dict[str, Any]:
+    label: dict[str, Any] = batch["label"]
+    return {key: value.to(model.device) if isinstance(value, torch.Tensor) else value for key, value in label.items()}

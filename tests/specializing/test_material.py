@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlr_rag import Document, InvalidInputError, MLRModel, Retriever
+from mlr_rag.errors import DuplicateIdError, InvalidDocumentError
+from mlr_rag.evaluation.collection import Collection
+from mlr_rag.specializing.material import Judged, Material, read_material
+from mlr_rag.testing import HashEncoder
+
+TEXTS = {"a": "the capital of France is Paris", "b": "water boils in the kettle", "c": "old roads meet at the river"}
+QUERIES = {"1": "what is the capital", "2": "what boils", "3": "where do roads meet"}
+QRELS = {"1": {"a": 2}, "2": {"b": 1}, "3": {"c": 1}}
+JUDGED = {"all": Judged(QUERIES, QRELS)}
+
+
+def lines(path: Path, values: list[Any]) -> Path:
+    path.write_text("\n".join(json.dumps(value) for value in values) + "\n")
+    return path
+
+
+def beir(folder: Path, splits: dict[str, dict[str, dict[str, int]]]) -> Path:
+    (folder / "qrels").mkdir(parents=True)
+    lines(folder / "corpus.jsonl", [{"_id": id, "text": text} for id, text in TEXTS.items()])
+    lines(folder / "queries.jsonl", [{"_id": id, "text": text} for id, text in QUERIES.items()])
+    for split, qrels in splits.items():
+        rows = [
+            f"{query}\t{document}\t{grade}" for query, grades in qrels.items() for document, grade in grades.items()
+        ]
+        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *rows]))
+    return folder
+
+
+def zipped(folder: Path) -> Path:
+    with zipfile.ZipFile(folder.with_suffix(".zip"), "w") as archive:
+        for path in folder.rglob("*.*"):
+            archive.write(path, path.relative_to(folder.parent))
+    return folder.with_suffix(".zip")
+
+
+@pytest.mark.parametrize("packed", [lambda folder: folder, zipped, str])
+def test_a_beir_corpus_brings_its_own_splits(tmp_path: Path, packed: Callable[[Path], Any]) -> None:
+    place = packed(beir(tmp_path / "coll", {"train": {"1": {"a": 2}, "2": {"b": 1}}, "test": {"3": {"c": 1}}}))
+    material = read_material(place)
+    assert material.corpus == TEXTS
+    assert material.parents == {id: id for id in TEXTS}
+    assert material.judged == {
+        "test": Judged({"3": QUERIES["3"]}, {"3": {"c": 1}}),
+        "train": Judged({"1": QUERIES["1"], "2": QUERIES["2"]}, {"1": {"a": 2}, "2": {"b": 1}}),
+    }
+    assert material.notes == {}
+
+
+def test_splits_are_named_by_what_lies_in_qrels_beside_the_corpus(tmp_path: Path) -> None:
+    folder = beir(tmp_path / "coll", {"train": QRELS, "dev": QRELS})
+    assert Collection.splits(folder) == Collection.splits(zipped(folder)) == ["dev", "train"]
+    (folder / "other" / "qrels").mkdir(parents=True)
+    (folder / "other" / "qrels" / "test.tsv").touch()
+    assert Collection.splits(folder) == Collection.splits(zipped(folder)) == ["dev", "train"]
+
+
+def test_generate_ignores_the_judgments_that_there_are(tmp_path: Path) -> None:
+    assert read_material(beir(tmp_path / "coll", {"train": QRELS}), "generate").judged == {}
+
+
+def test_a_beir_corpus_without_judgments_is_a_corpus(tmp_path: Path) -> None:
+    material = read_material(beir(tmp_path / "coll", {}))
+    assert (material.corpus, material.judged) == (TEXTS, {})
+
+
+def test_a_collection_without_a_split_of_ours_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"found validation, expected qrels/train\.tsv"):
+        read_material(beir(tmp_path / "coll", {"validation": QRELS}))
+
+
+def test_files_are_cut_and_are_the_parents_of_their_passages(tmp_path: Path, tiny_model: MLRModel) -> None:
+    (tmp_path / "long.md").write_text("\n\n".join(f"# Part {part}\n\n" + "the old river " * 30 for part in range(4)))
+    (tmp_path / "short.txt").write_text("the kettle")
+    (tmp_path / "rows.csv").write_text("name,value\none,two\nthree,part\n")
+    (tmp_path / "image.png").touch()
+    material = read_material(tmp_path, model=tiny_model)
+    assert set(material.corpus) == set(material.parents)
+    by_parent: dict[str, list[str]] = {}
+    for id, parent in material.parents.items():
+        by_parent.setdefault(parent.removeprefix(f"{tmp_path}/"), []).append(id)
+    assert len(by_parent.pop("long.md")) >= 4
+    assert len(by_parent.pop("short.txt")) == 1
+    assert [len(ids) for ids in by_parent.values()] == [1, 1], "each row of a table is a parent"
+    assert material.notes == {"files: unknown type .png": 1}
+
+
+def test_files_are_not_cut_without_a_model(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("the kettle")
+    with pytest.raises(InvalidInputError, match="no model"):
+        read_material(tmp_path)
+
+
+def test_json_lines_have_their_ids_or_ids_from_their_content(tmp_path: Path) -> None:
+    path = lines(
+        tmp_path / "c.jsonl",
+        [{"_id": 7, "text": "one"}, {"id": "x", "title": "A title", "text": "two"}, {"text": "three"}, {"text": " "}],
+    )
+    material = read_material(str(path))
+    assert material.corpus == {"7": "one", "x": "A title two", Document("three").id: "three"}
+    assert material.notes == {"blank documents": 1}
+
+
+def test_texts_documents_and_open_collections_are_corpora() -> None:
+    documents = [
+        Document("one", "1", {"root": "/r", "path": "a.md", "chunk": 0}),
+        Document("two", "2", {"root": "/r", "path": "a.md", "chunk": 1}),
+        Document("three", "3"),
+    ]
+    parents = {"1": "/r/a.md", "2": "/r/a.md", "3": "3"}
+    assert read_material(iter(documents)).parents == parents
+    with Retriever.open("memory:", HashEncoder()) as kb:
+        kb.add(documents)
+        material = read_material(kb)
+    assert (material.corpus, material.parents) == ({"1": "one", "2": "two", "3": "three"}, parents)
+    texts = read_material(["one", "two", "", "one"])
+    assert texts.corpus == {Document(text).id: text for text in ("one", "two")}
+    assert texts.notes == {"blank documents": 1, "documents that came twice": 1}
+    assert read_material(TEXTS).corpus == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("corpus", "problem"),
+    [
+        ([], "the corpus is empty"),
+        (["", " "], "the corpus is empty: found 2 blank documents"),
+        (["one"], "the corpus is one document"),
+        (["one", "one"], "the corpus is one document"),
+        ({"a": "One", "b": "one "}, "all documents say the same: found 2 duplicates"),
+        (["one", 2], "item 1 of the corpus is not a text"),
+        ({"a": "one", "b": 2}, "the text of document 'b' is not a string"),
+        (7, "no corpus: found int"),
+        ("no/such/folder", "nothing to read at no/such/folder"),
+        ("no/such.zip", "no collection at no/such.zip"),
+    ],
+)
+def test_a_corpus_that_cannot_be_used_is_refused(corpus: Any, problem: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        read_material(corpus)
+    assert problem in str(caught.value)
+
+
+def test_two_texts_under_one_id_are_refused() -> None:
+    with pytest.raises(DuplicateIdError):
+        read_material([Document("one", "a"), Document("two", "a")])
+
+
+def test_queries_by_id_come_with_qrels() -> None:
+    assert read_material(TEXTS, QUERIES, QRELS).judged == JUDGED
+    for queries, qrels in ((QUERIES, None), (None, QRELS), ([("a", "b")], QRELS)):
+        with pytest.raises(InvalidInputError, match="qrels"):
+            read_material(TEXTS, queries, qrels)
+
+
+def by_text(material: Material) -> dict[str, dict[str, int]]:
+    judged = material.judged["all"]
+    return {judged.queries[id]: grades for id, grades in judged.qrels.items()}
+
+
+def test_pairs_name_a_passage_by_its_id_or_by_its_text() -> None:
+    material = read_material(
+        TEXTS, [("what boils", "b"), ("what boils", "OLD roads meet at the river"), ("where", "c")]
+    )
+    assert by_text(material) == {"what boils": {"b": 1, "c": 1}, "where": {"c": 1}}
+
+
+def test_every_document_with_the_text_of_a_pair_is_relevant() -> None:
+    material = read_material(TEXTS | {"d": TEXTS["b"]}, [("what boils", TEXTS["b"])])
+    assert by_text(material) == {"what boils": {"b": 1, "d": 1}}
+
+
+def test_a_click_log_is_joined_by_query(tmp_path: Path) -> None:
+    log = [
+        {"query": "what boils", "clicked": "b", "clicks": 9},
+        {"query": "What  boils", "clicked": ["a", "b"]},
+        {"query": "roads", "clicked": "a", "clicks": 0},
+        {"query": "roads", "relevant": ["c"], "grade": 3},
+        {"query": "nothing was clicked", "clicked": []},
+    ]
+    material = read_material(TEXTS, lines(tmp_path / "log.jsonl", log))
+    assert by_text(material) == {"What  boils": {"a": 1, "b": 1}, "roads": {"a": 0, "c": 3}}
+    assert material.notes == {"queries without a relevant document": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("p.tsv", 'query\tpassage\nwhat boils\tb\n\nsay "old"\tc\t2\n'),
+        ("p.csv", 'what boils,b\n"say ""old""",c,2\n'),
+    ],
+)
+def test_tables_of_pairs_may_have_a_header_and_grades(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    assert by_text(read_material(TEXTS, tmp_path / name)) == {"what boils": {"b": 1}, 'say "old"': {"c": 2}}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("q.jsonl", '{"query": "what", "clicked": "b"}\n{"query": "what"}'),
+        ("q.jsonl", '{"query": "what", "clicked": "b"}\nnot json'),
+        ("q.jsonl", '{"query": "what", "clicked": "b"}\n["a"]'),
+        ("q.jsonl", '{"query": "what", "clicked": "b"}\n{"query": "what", "clicked": "b", "grade": "high"}'),
+        ("q.jsonl", b'{"query": "what", "clicked": "b"}\n\xff'),
+        ("q.tsv", "what\tb\nwhat\n"),
+        ("q.tsv", "what\tb\nwhat\tb\thigh\n"),
+    ],
+)
+def test_a_broken_line_is_named_by_file_and_number(tmp_path: Path, name: str, content: str | bytes) -> None:
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InvalidInputError, match=rf"{name} line 2 is broken"):
+        read_material(TEXTS, tmp_path / name)
+
+
+def test_a_broken_line_of_a_corpus_is_named(tmp_path: Path) -> None:
+    path = lines(tmp_path / "c.jsonl", [{"text": "one"}, {"body": "two"}])
+    with pytest.raises(InvalidInputError, match=r"c\.jsonl line 2 is broken"):
+        read_material(path)
+
+
+def test_equal_queries_are_one_under_the_smallest_id() -> None:
+    queries = QUERIES | {"0": "WHAT boils "}
+    material = read_material(TEXTS, queries, QRELS | {"0": {"c": 1, "b": 2}})
+    assert material.judged["all"].qrels == {"0": {"b": 2, "c": 1}, "1": {"a": 2}, "3": {"c": 1}}
+    assert material.notes == {"queries that were joined with an equal one": 1}
+
+
+def test_what_some_queries_judge_in_vain_is_left_out_and_counted() -> None:
+    qrels = {"1": {"a": 2, "gone": 1}, "2": {"gone": 1}, "3": {"c": 1, "gone": 0}}
+    material = read_material(TEXTS, QUERIES | {"4": " "}, qrels | {"4": {"a": 1}})
+    assert material.judged["all"].qrels == {"1": {"a": 2}, "3": {"c": 1}}
+    assert material.notes == {
+        "blank queries": 1,
+        "judgments of documents that are not in the corpus": 2,
+        "queries without a relevant document": 1,
+    }
+
+
+@pytest.mark.parametrize("qrels", [{"1": {"x": 1}}, {"1": {"x": 1, "a": 1}, "2": {"y": 1}}, {"1": {"a": 0, "x": 1}}])
+def test_judgments_of_mostly_unknown_documents_are_refused(qrels: dict[str, dict[str, int]]) -> None:
+    with pytest.raises(InvalidInputError, match="documents that are not in the corpus"):
+        read_material(TEXTS, QUERIES, qrels)
+
+
+@pytest.mark.parametrize(
+    ("queries", "qrels", "problem"),
+    [
+        (QUERIES, {"1": {"a": 1}, "9": {"a": 1}}, "judged queries have no text: found 1, such as 9"),
+        (QUERIES, {"1": {"a": "yes"}}, "no judgments of query '1'"),
+        (QUERIES, {"1": ["a"]}, "no judgments of query '1'"),
+        ({"1": None}, {}, "query '1' is not a text"),
+        ([("one", "a"), "two"], None, "item 1 of the queries is no pair"),
+        (7, None, "no queries: found int"),
+        ("no/such.jsonl", None, "no queries at no/such.jsonl"),
+        ({"1": "what"}, {"1": {}}, "no query has a relevant document"),
+        ([], None, "no query has a relevant document"),
+    ],
+)
+def test_queries_that_cannot_be_used_are_refused(queries: Any, qrels: Any, problem: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        read_material(TEXTS, queries, qrels)
+    assert problem in str(caught.value)
+
+
+def test_what_no_encoding_can_write_is_refused() -> None:
+    with pytest.raises(InvalidDocumentError, match="surrogate"):
+        read_material({"a": "one", "b": "two \ud800"})
+
+
+def test_the_fingerprint_tells_content_from_order() -> None:
+    def backwards(mapping: dict[str, Any]) -> dict[str, Any]:
+        return dict(reversed(mapping.items()))
+
+    material = read_material(TEXTS, QUERIES, QRELS)
+    assert read_material(backwards(TEXTS), backwards(QUERIES), backwards(QRELS)).fingerprint == material.fingerprint
+    others = [
+        read_material(TEXTS),
+        read_material(TEXTS | {"d": "more"}, QUERIES, QRELS),
+        read_material(TEXTS | {"c": "other roads"}, QUERIES, QRELS),
+        read_material(TEXTS, QUERIES | {"1": "which capital"}, QRELS),
+        read_material(TEXTS, QUERIES, QRELS | {"1": {"a": 1}}),
+        Material(material.corpus, material.parents | {"a": "file"}, material.judged),
+        Material(material.corpus, material.parents, {"train": material.judged["all"]}),
+    ]
+    assert len({material.fingerprint, *(other.fingerprint for other in others)}) == 8
