@@ -16,6 +16,8 @@ from mlr_rag.training.collator import ListCollator
 from mlr_rag.training.lists import TrainingList
 from mlr_rag.training.loss import ListLoss
 from mlr_rag.training.objectives import InfoNCE
+from mlr_rag.training.trainer.arguments import has_bfloat16
+from mlr_rag.training.trainer.attention import plain_attention
 
 _TEXTS, _STEPS, _LISTS, _LENGTH = 96, 3, 16, 3
 
@@ -58,10 +60,10 @@ def measure_speed(base: Any, corpus: Mapping[str, str], queries: Sequence[str], 
     made = (TrainingList(draw.choice(queries), tuple(draw.sample(texts, length)), labels=labels) for _ in range(_LISTS))
     lists = list(made)
     batch = ListCollator(model)(lists)
-    seconds = []
+    half, seconds = has_bfloat16(model.device.type), []
     for _ in range(_STEPS):
         started = time.perf_counter()
-        with half_precision(model.device.type):
+        with half_precision(model.device.type), plain_attention(model, half):
             parts = loss([_column(batch, name, model.device) for name in ("query", "passage")], _label(batch, model))
         optimizer.zero_grad()
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]

@@ -338,6 +338,23 @@ def test_a_model_trained_in_bfloat16_is_judged_and_left_in_float32(
     assert "forward" not in vars(model)
 
 
+@pytest.mark.parametrize(
+    ("half", "expected"), [(True, {(True, "eager"), (False, "sdpa")}), (False, {(True, "sdpa"), (False, "sdpa")})]
+)
+def test_fused_attention_which_is_slow_in_bfloat16_gives_way_to_plain_while_training_alone(
+    model: MLRModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: bool, expected: set[tuple[bool, str]]
+) -> None:
+    monkeypatch.setattr(arguments_module, "has_bfloat16", lambda device: True)
+    args = arguments(tmp_path, bf16=half, use_cpu=True, num_train_epochs=1)
+    seen = []
+    trainer = MLRTrainer(model, lists(), args=args, evaluator=evaluator())
+    config = model[0].model.config
+    model[0].register_forward_hook(lambda *_: seen.append((model.training, config._attn_implementation)))
+    trainer.train()
+    assert set(seen) == expected
+    assert config._attn_implementation == "sdpa"
+
+
 def test_progress_is_shown_through_our_hook_and_nowhere_else(
     model: MLRModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

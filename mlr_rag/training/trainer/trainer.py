@@ -27,6 +27,7 @@ from mlr_rag.training.lists import TrainingList, beginning, check_lists, to_data
 from mlr_rag.training.loss import ListLoss
 from mlr_rag.training.sampler import LengthBucketSampler
 from mlr_rag.training.trainer.arguments import MLRTrainingArguments
+from mlr_rag.training.trainer.attention import plain_attention
 from mlr_rag.training.trainer.callbacks import (
     DIVERGED,
     Checkpoints,
@@ -240,7 +241,8 @@ class MLRTrainer(StagedCheckpoints, SentenceTransformerTrainer):
         place = f"of step {self.state.global_step + 1:,}"
         batch = f"in the batch of {beginning(inputs['label']['queries'][0])}"
         try:
-            loss = super().training_step(model, inputs, num_items_in_batch)
+            with plain_attention(self._model, bool(self.args.bf16)):
+                loss = super().training_step(model, inputs, num_items_in_batch)
         except InvalidInputError as error:
             if not _is_divergence(error):
                 raise
