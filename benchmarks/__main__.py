@@ -14,6 +14,8 @@ _COLLECTIONS = {
     "scifact": ["scifact"],
     "listwise": ["scifact", "nl2bash"],
     "score_cache": ["nl2bash"],
+    "specialize_kill": ["nl2bash"],
+    "guard": ["nl2bash", "medquad"],
     "query_only": ["nl2bash", "squad_nqg", "wikiqa"],
     "layers": ["nl2bash", "wikiqa"],
     "raw_backbone": ["squad_nqg"],

@@ -40,6 +40,8 @@ SECTIONS = (
     "listwise",
     "gradcache",
     "score_cache",
+    "specialize_kill",
+    "guard",
     "query_only",
     "layers",
 )

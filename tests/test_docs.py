@@ -37,9 +37,10 @@ def test_readme_snippets_print_what_is_shown(tmp_path: Path, monkeypatch: pytest
         assert printed.replace(f"edge:{tmp_path}/kb", "edge:KB") == shown, where
 
 
-def test_the_page_on_training_prints_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", ["training", "specialize"])
+def test_pages_print_what_is_shown(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for where, printed, shown in run_blocks(ROOT / "docs" / "training.md"):
+    for where, printed, shown in run_blocks(ROOT / "docs" / f"{page}.md"):
         assert printed == shown, where
 
 
@@ -79,6 +80,9 @@ EXPECTED = {
     "migration": "switched to mean; back to scalar_mix",
     "own_store": "2 documents",
     "finetune": "It is better (p = 0.0",
+    "specialize_labelled": "How do I restart billing? -> Falcon is restarted by its drain script.",
+    "specialize_query_only": "0 documents encoded again\nsearched by",
+    "specialize_unlabelled": "queries of the kind 'title'",
     "quickstart": "Scurvy is caused by a lack of vitamin C.\n",
     "filters_and_async": "Release 2024: filters and async\n1 updated",
     "layers": "(2, 3, 384) 0\n0.0",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from mlr_rag.errors import InvalidInputError
 from mlr_rag.specializing.budget import Clock
 from mlr_rag.specializing.material import Judged, Material
 from mlr_rag.specializing.queries.extractive import extract_queries
@@ -14,6 +15,7 @@ from mlr_rag.specializing.stages import Done, Workspace
 from mlr_rag.training.llm import LanguageModel
 
 MOST, PER_DOCUMENT = 5000, 3  # queries that are made, at the most
+_NEEDED = 40  # for a test that can show anything
 _TRIED, _SHARE, _LEAST = 16, 0.25, 60  # replies that tell how fast a model is; the share of the time; queries
 
 
@@ -46,7 +48,15 @@ def make_queries(
         return write_queries(corpus, None, language_model, min(wanted, fit), cache=replies, seed=seed)
 
     named = None if language_model is None else language_model.name
-    return work.stage("queries", [material.fingerprint, named, clock.budget, seed], GeneratedQueries, made)
+    done = work.stage("queries", [material.fingerprint, named, clock.budget, seed], GeneratedQueries, made)
+    if len(done.value.queries) < _NEEDED:
+        raise InvalidInputError(
+            "too few queries could be made of the corpus",
+            found=f"{len(done.value.queries)} of {len(corpus):,} documents",
+            expected=f"{_NEEDED} or more",
+            remedy="Pass a larger corpus, or queries of your own.",
+        )
+    return done
 
 
 def as_judged(generated: GeneratedQueries) -> tuple[Judged, dict[str, str]]:

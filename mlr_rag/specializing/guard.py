@@ -61,5 +61,7 @@ def decide(
     if not better:
         advice.append(f"More held-out queries: with {n:,} only differences over {smallest:.2f} can be seen.")
     if not kept:
-        advice.append("A lower learning rate or fewer steps; or queries='adapter', which leaves every document alone.")
+        advice.append(
+            "A lower learning rate or fewer steps; or objective='queries', which leaves every document alone."
+        )
     return Decision(better and kept, p, smallest, tuple(reasons), tuple(advice))

@@ -32,6 +32,7 @@ from mlr_rag.specializing.split import Split
 from mlr_rag.specializing.stages import Done, Workspace
 from mlr_rag.training.lists import TrainingList
 from mlr_rag.training.mining.bm25 import BM25
+from mlr_rag.training.mining.building import build_lists
 from mlr_rag.training.mining.candidates import Dense, Run, rrf
 from mlr_rag.training.mining.consistency import consistent
 from mlr_rag.training.query_side import train_query_adapter
@@ -44,6 +45,7 @@ SCORED = 12  # of them that the teacher scores
 _TEMPERATURE = 0.3  # of a teacher's scores, where no doctor proposes another
 _RATE = 1e-4  # the highest learning rate, for batches of 32 lists
 _RANK = 64  # of the query adapter
+_WHOLE = 200  # passages in a list of the query adapter's: room for 100 that are relevant
 _SHARES = (1.0, 0.75, 0.5, 0.25, 0.125)  # of the tuned weights
 _ADAPTED = (1.0, 0.5, 0.25, 0.125)  # of what the query adapter adds
 
@@ -266,6 +268,16 @@ class Learning:
         return self.entries.lists({} if self.scored is None else self.scored.value, self.plan.length)
 
     @cached_property
+    def whole_lists(self) -> list[TrainingList]:
+        """A list of each training query with all that is relevant to it: every other document is a negative."""
+        held, corpus = self.ground.split.held_documents, self.ground.corpus
+        free = {
+            query: {id: grade for id, grade in grades.items() if id not in held}
+            for query, grades in self.trusted.qrels.items()
+        }
+        return build_lists(self.trusted.queries, corpus, free, self.candidates, length=_WHOLE)[0]
+
+    @cached_property
     def pool(self) -> dict[str, str]:
         """The documents that dev queries search whenever a model is measured."""
         dev, room = self.ground.split.dev, self.plan.dev_documents
@@ -339,17 +351,24 @@ class Learning:
 
     @cached_property
     def tuned(self) -> list[Candidate]:
-        """The tuned weights and what lies between them and the base's, by dev queries and general probe."""
+        """The tuned weights, then less and less of them, until one keeps general knowledge and less is worse on dev."""
         done, model = self.trained
-        models = {share: model if share == 1 else interpolate(self.ground.base, model, share) for share in _SHARES}
+
+        def mixed(share: float) -> Any:
+            return model if share == 1 else interpolate(self.ground.base, model, share)
 
         def work() -> list[Measured]:
-            return [self._measure(each) for each in models.values()]
+            found: list[Measured] = []
+            for share in _SHARES:
+                found.append(self._measure(mixed(share)))
+                if len(found) > 1 and self._keeps(found[-2]) and found[-1].dev < found[-2].dev:
+                    break
+            return found
 
         values = self.work.stage("mix", [done.key, self.probe.fingerprint, _SHARES], list[Measured], work).value
         return [
-            Candidate("tuned" if share == 1 else "interpolated", each, share, measured.dev, measured.probe)
-            for (share, each), measured in zip(models.items(), values, strict=True)
+            Candidate("tuned" if share == 1 else "interpolated", mixed(share), share, measured.dev, measured.probe)
+            for share, measured in zip(_SHARES, values, strict=False)
         ]
 
     @cached_property
@@ -363,18 +382,19 @@ class Learning:
     def adapted(self, candidate: Candidate) -> list[Candidate]:
         """The candidate with an adapter for queries, trained against every document: all of it, and less of it."""
         ground, start = self.ground, candidate.model
-        models = {share: start.add_query_adapter(_RANK, seed=self.options.seed) for share in _ADAPTED}
+        rank = min(_RANK, start.dimension)
+        models = {share: start.add_query_adapter(rank, seed=self.options.seed) for share in _ADAPTED}
 
         def work() -> Adapted:
             dev, first = ground.split.dev, models[1.0]
             train_query_adapter(
-                first, self.lists[0], self.searched, dev=(dev.queries, dev.qrels), cache=self.work.vectors,
+                first, self.whole_lists, self.searched, dev=(dev.queries, dev.qrels), cache=self.work.vectors,
                 epochs=self.plan.adapter_epochs, seed=self.options.seed,
             )  # fmt: skip
             weights = {name: value.tolist() for name, value in first[-2].state_dict().items()}
             return Adapted(weights, [self._measure(_set(model, weights, share)) for share, model in models.items()])
 
-        needs = [self.planned.key, start.fingerprint, self.probe.fingerprint, _RANK, _ADAPTED]
+        needs = [self.planned.key, start.fingerprint, self.probe.fingerprint, rank, _ADAPTED]
         done = self.work.stage("adapter", needs, Adapted, work).value
         return [
             Candidate(
@@ -407,11 +427,12 @@ class Learning:
         if self.options.objective != "queries":
             kept = [each for each in self.tuned if self._keeps(each)]
             candidates += sorted(kept, key=lambda each: -each.dev)[:1]
-        candidates += [each for start in tuple(candidates) for each in self.adapted(start) if self._keeps(each)]
+        if self.plan.adapter_epochs:
+            candidates += [each for start in tuple(candidates) for each in self.adapted(start) if self._keeps(each)]
         return max(candidates, key=lambda each: each.dev)
 
-    def _keeps(self, candidate: Candidate) -> bool:
-        return self.base.probe - candidate.probe <= TOLERANCE
+    def _keeps(self, measured: Candidate | Measured) -> bool:
+        return bool(self.base.probe - measured.probe <= TOLERANCE)
 
     def _measure(self, model: Any) -> Measured:
         return Measured(self.evaluator.measure(model), self.probe.measure(HalfPrecision(model)).ndcg)

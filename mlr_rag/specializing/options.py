@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from mlr_rag.errors import InvalidInputError
 from mlr_rag.folders import check_space, resolved
 from mlr_rag.specializing.budget import parse_budget
+from mlr_rag.specializing.corpora import is_collection
 from mlr_rag.specializing.recipes import RECIPES
 
 REPORT = "report"  # the folder of the report, within the output
@@ -52,14 +54,14 @@ def check_options(
         InvalidInputError: the output is a file or another's folder, or an option makes no sense.
         StoreFullError: there is no room on the disk.
     """
-    place = resolved(Path(output))
+    place, folder = _places(output, work)
     if (
         place.exists()
         and not (place / REPORT / "report.json").exists()
         and (not place.is_dir() or any(place.iterdir()))
     ):
         raise InvalidInputError(
-            f"{output} is there already, and was not made by specialize",
+            f"{place} is there already, and was not made by specialize",
             found="a file" if place.is_file() else "a folder with other things in it",
             expected="a folder that is empty, not there, or an earlier run's",
             remedy="Choose another output.",
@@ -69,9 +71,55 @@ def check_options(
         raise InvalidInputError("an unknown objective", found=objective, expected=f"{' | '.join(known)}, or None")
     if teacher is None and any(recipe.name == objective and recipe.needs_teacher for recipe in RECIPES):
         raise InvalidInputError(f"{objective} learns from a teacher", expected="teacher=", found=None)
-    if teacher_temperature is not None and not 0 < teacher_temperature < float("inf"):
-        raise InvalidInputError("teacher_temperature", found=teacher_temperature, expected="above 0")
-    folder = place.parent / _WORK if work is None else resolved(Path(work))
-    there = next(each for each in (folder, *folder.parents) if each.exists())
-    check_space(there, _SPACE)
+    _check_numbers(teacher, teacher_temperature, seed)
+    if place in (folder, *folder.parents):
+        raise InvalidInputError(
+            "the work folder is in the output, which is replaced as a whole", found=folder, expected="another place"
+        )
+    for path in (place, folder):
+        there = next(each for each in (path, *path.parents) if each.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise InvalidInputError(
+                f"no folder can be made at {path}",
+                found=f"{there}, {'which this user may not write to' if there.is_dir() else 'a file'}",
+                expected="a folder that this user may write to",
+            )
+        check_space(there, _SPACE)
     return Options(place, folder, parse_budget(budget), objective, teacher_temperature, seed)
+
+
+def check_apart(corpus: Any, options: Options) -> None:
+    """Refuse an output within a folder of files: the next run would read the model's card and report as documents.
+
+    Raises:
+        InvalidInputError: it lies there.
+    """
+    if not isinstance(corpus, (str, Path)) or not Path(corpus).is_dir() or is_collection(Path(corpus)):
+        return
+    folder = resolved(Path(corpus))
+    if folder in (options.output, *options.output.parents):
+        raise InvalidInputError(
+            "the output lies in the corpus, and would be read as a part of it",
+            found=f"{options.output} in {folder}",
+            expected="another place",
+            remedy="Choose an output outside the corpus.",
+        )
+
+
+def _places(output: Any, work: Any) -> tuple[Path, Path]:
+    for name, value in (("output", output), ("work", work)):
+        if not isinstance(value, (str, Path)) and (name, value) != ("work", None):
+            raise InvalidInputError(f"{name} is no path", found=value, expected="a folder's path")
+    place = resolved(Path(output))
+    return place, place.parent / _WORK if work is None else resolved(Path(work))
+
+
+def _check_numbers(teacher: Any, temperature: Any, seed: Any) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise InvalidInputError("no such seed", found=seed, expected="an integer from 0 to 2**32 - 1")
+    if temperature is None:
+        return
+    if not isinstance(temperature, (int, float)) or not 0 < temperature < float("inf"):
+        raise InvalidInputError("no such temperature of a teacher", found=temperature, expected="a number above 0")
+    if teacher is None:
+        raise InvalidInputError("a temperature of a teacher, and no teacher", found=temperature, expected="teacher=")

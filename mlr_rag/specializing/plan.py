@@ -10,9 +10,12 @@ from mlr_rag.specializing.speed import Speed
 BATCH = 32  # lists in a step
 EPOCHS = 4.0  # more passes over the same lists bring next to nothing
 LENGTHS = (8, 5, 3, 2)  # passages in a list: as many as leave time for a pass over all lists
+ADAPTER_EPOCHS = 10
 _LEAST_STEPS = 10
-_DEV, _TEST, _SCORE, _ADAPTER, _TRIAL = 0.02, 0.25, 0.3, 0.08, 0.1  # shares of what is left
-_EVALUATIONS = 4
+_DEV, _TEST, _SCORE, _ADAPTER, _TRIAL = 0.02, 0.2, 0.3, 0.1, 0.1  # shares of what is left
+_EVALUATIONS, _MIXTURES = 4, 4
+_PROBE = 330  # documents of the general probe
+_SAFETY = 0.9  # of what is left: a machine has its moods
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Plan:
         trial_steps: Steps of each candidate objective's trial; 0 where there is one candidate.
         steps: Steps of the run.
         evaluations: How often the dev queries are asked in the run.
-        adapter_epochs: Passes over the lists for the queries' adapter.
+        adapter_epochs: Passes over the lists for a query adapter; 0 where there is no time for one.
         left_out: What there was no time for, a sentence each.
     """
 
@@ -55,7 +58,7 @@ def make_plan(left: float, speed: Speed, documents: int, lists: int, candidates:
         candidates: Objectives to be tried.
         teacher: Queries a second whose candidates the teacher scores; None without one.
     """
-    left_out = []
+    left_out, left = [], left * _SAFETY
     dev = min(documents, 5000, _at_least(200, left * _DEV * speed.encode))
     test = min(documents, _at_least(500, left * _TEST * speed.encode))
     if test < documents:
@@ -63,9 +66,13 @@ def make_plan(left: float, speed: Speed, documents: int, lists: int, candidates:
     scored = 0 if teacher is None else min(lists, _at_least(1, left * _SCORE * teacher))
     if teacher is not None and scored < lists:
         left_out.append(f"The teacher scores the candidates of {scored:,} of {lists:,} queries.")
+    an_epoch = lists * test / speed.products
+    epochs = min(ADAPTER_EPOCHS, _at_least(0, left * _ADAPTER / (2 * an_epoch)))
+    if epochs < ADAPTER_EPOCHS:
+        left_out.append(f"A query adapter passes {epochs} times over the lists, and not {ADAPTER_EPOCHS}.")
     tries = candidates if candidates > 1 else 0
-    evaluations = (_EVALUATIONS + 3 + tries) * dev / speed.encode
-    spent = evaluations + test / speed.encode + left * _ADAPTER + (scored / teacher if teacher else 0.0)
+    encoded = (_EVALUATIONS + tries) * dev + _MIXTURES * (dev + _PROBE) + test
+    spent = encoded / speed.encode + 2 * epochs * an_epoch + (scored / teacher if teacher else 0.0)
     rest = left if math.isinf(left) else max(0.0, left - spent)
     trial = rest * _TRIAL if tries else 0.0
     passages = rest * (1 - tries * _TRIAL) * speed.train
@@ -84,7 +91,7 @@ def make_plan(left: float, speed: Speed, documents: int, lists: int, candidates:
         trial_steps=trial_steps if tries else 0,
         steps=steps,
         evaluations=_EVALUATIONS,
-        adapter_epochs=10,
+        adapter_epochs=epochs,
         left_out=tuple(left_out),
     )
 

@@ -183,7 +183,8 @@ def _lineage(learning: Learning, material: Material, generated: GeneratedQueries
     split, entries = learning.ground.split, len(learning.entries.queries)
     train, trusted = len(split.train.queries), len(learning.trusted.queries)
     given = _human(material) if generated is None else len(generated.queries)
-    dropped = material.notes if generated is None else dict(generated.dropped)
+    of_queries = {reason: n for reason, n in material.notes.items() if "queries" in reason}  # others are of documents
+    dropped = of_queries if generated is None else dict(generated.dropped)
     reasons = ((reason, n) for reason, n in counts.items() if n and reason not in ("queries", "lists"))
     steps = [
         data.Step(name="queries", unit="queries", before=given + sum(dropped.values()), after=given, left_out=dropped),

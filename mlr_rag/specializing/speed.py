@@ -20,6 +20,7 @@ from mlr_rag.training.trainer.arguments import has_bfloat16
 from mlr_rag.training.trainer.attention import plain_attention
 
 _TEXTS, _STEPS, _LISTS, _LENGTH = 96, 3, 16, 3
+_QUERIES, _DOCUMENTS = 64, 4096
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,12 @@ class Speed:
     Attributes:
         encode: Documents that are encoded.
         train: Passages that training goes through; its queries and the optimizer's work are in it.
+        products: Pairs of a query's and a document's vector that training a query adapter goes through.
     """
 
     encode: float
     train: float
+    products: float
 
 
 def measure_speed(base: Any, corpus: Mapping[str, str], queries: Sequence[str], seed: int = 0) -> Speed:
@@ -69,7 +72,17 @@ def measure_speed(base: Any, corpus: Mapping[str, str], queries: Sequence[str], 
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         seconds.append(time.perf_counter() - started)
-    return Speed(encode, len(batch["passage_input_ids"]) / min(seconds[1:]))
+    return Speed(encode, len(batch["passage_input_ids"]) / min(seconds[1:]), _products(base.dimension))
+
+
+def _products(dimension: int) -> float:
+    documents, seconds = torch.randn(_DOCUMENTS, dimension), []
+    for _ in range(_STEPS):
+        queries = torch.randn(_QUERIES, dimension, requires_grad=True)
+        started = time.perf_counter()
+        (queries @ documents.T).logsumexp(1).sum().backward()  # type: ignore[no-untyped-call]
+        seconds.append(time.perf_counter() - started)
+    return _QUERIES * _DOCUMENTS / min(seconds)
 
 
 def _column(batch: dict[str, Any], name: str, device: torch.device) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,8 +41,9 @@ class Done(Generic[T]):
 class Workspace:
     """A folder of stages and caches, which several runs may share: they then share what they have in common.
 
-    The folder holds ids, numbers, vectors, weights and a language model's replies. A process that is killed loses the
-    stage that it was in, less what the caches and the trainer's checkpoints keep of it.
+    The folder holds queries, passages that a test shows, ids, numbers, vectors, weights and a language model's replies:
+    it is not for passing on. A process that is killed loses the stage that it was in, less what the caches and the
+    trainer's checkpoints keep of it.
 
     Args:
         folder: Made where it is missing.
@@ -94,6 +96,6 @@ class _Kept(Generic[T]):
 
 def _write(file: Path, content: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
+    partial = file.with_suffix(f".{os.getpid()}.partial")  # another run may be in the same stage
     partial.write_bytes(content)
     partial.replace(file)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mlr_rag.errors import InvalidInputError
 from mlr_rag.folders import lock_folder
 from mlr_rag.model.model import MLRModel
 from mlr_rag.model.names import DEFAULT_MODEL
+from mlr_rag.model.sides import query_side
 from mlr_rag.specializing.asking import as_judged, make_queries
 from mlr_rag.specializing.budget import Clock
 from mlr_rag.specializing.comparing import compare
 from mlr_rag.specializing.guard import Decision, decide
 from mlr_rag.specializing.learning import Ground, Learning
 from mlr_rag.specializing.material import Material, read_material
-from mlr_rag.specializing.options import REPORT, Options, check_options
+from mlr_rag.specializing.options import REPORT, Options, check_apart, check_options
 from mlr_rag.specializing.probe import TOLERANCE, Probe
 from mlr_rag.specializing.queries.query import GeneratedQueries
 from mlr_rag.specializing.report.data import Comparison
@@ -27,9 +30,11 @@ from mlr_rag.specializing.result import Specialized
 from mlr_rag.specializing.split import Split, split
 from mlr_rag.specializing.stages import Workspace
 from mlr_rag.training.llm import LanguageModel, as_language_model
-from mlr_rag.training.teachers.teacher import as_teacher
+from mlr_rag.training.teachers.teacher import Teacher, as_teacher
 
 logger = logging.getLogger(__name__)
+
+_LEAST = 6  # test queries: two of 2^n signs are as far from zero as the observed ones, and 2 / 2^5 is above 0.05
 
 
 def specialize(
@@ -59,9 +64,9 @@ def specialize(
             generated, as with "generate".
         qrels: Query id → document id → grade.
         teacher: Whatever `as_teacher` takes; None to learn from the judgments alone.
-        llm: What writes queries where there are none (see LanguageModel); None for extractive ones.
+        llm: What writes queries where there are none (see as_language_model); None for extractive ones.
         budget: Wall-clock time, such as "20min"; None for as long as it takes.
-        output: The folder for the model and its report.
+        output: The folder for the model and its report: an earlier run's, or none yet; not within the corpus.
         objective: "contrastive", "distillation", "both", "queries" (an adapter for queries that leaves every stored
             vector as it is), or None to find out on the dev queries.
         teacher_temperature: Of the teacher's scores; by default as the doctor proposes.
@@ -72,19 +77,21 @@ def specialize(
     Raises:
         InvalidInputError: something cannot be worked with; before the long stages.
         MissingExtraError: `pip install 'mlr-rag[train,report]'`.
-        TeacherError: the teacher failed; what it gave is kept.
+        ModelNotFoundError: no such model, teacher or language model.
+        TeacherError, LanguageModelError: the teacher or the language model failed; what it gave is kept.
         StoreLockedError: another process works there.
     """
     options = check_options(output, work, budget, objective, teacher, teacher_temperature, seed)
+    check_apart(corpus, options)
     clock = Clock(options.budget)
-    options.work.mkdir(parents=True, exist_ok=True)
     lock = lock_folder(options.work, f"{options.output.name}.lock", "Wait until it is done, or use another output.")
     try:
         base = _open_model(model)
-        taught = None if teacher is None else as_teacher(teacher)
+        taught = None if teacher is None else _open_teacher(teacher)
         writer = None if llm is None else as_language_model(llm)
         measured = Probe.general() if probe is None else Probe(probe)
         material = read_material(corpus, queries, qrels, base)
+        _check_use(writer, material)
         with closing(Workspace(options.work, partial(_tell, clock))) as place:
             ground, generated = _prepare(base, material, writer, options, place, clock)
             learning = Learning(ground, options, place, clock, taught, measured)
@@ -96,9 +103,45 @@ def specialize(
 
 
 def _open_model(model: Any) -> Any:
-    if isinstance(model, MLRModel):
-        return model
-    return MLRModel.open(model) if isinstance(model, (str, Path)) else MLRModel.from_pretrained(model)
+    if not isinstance(model, MLRModel):
+        model = MLRModel.open(model) if isinstance(model, (str, Path)) else MLRModel.from_pretrained(model)
+    if only_queries := [type(module).__name__ for module in query_side(model)]:
+        raise InvalidInputError(
+            "queries have a part of their own in this model already",
+            found=", ".join(only_queries),
+            expected="none",
+            remedy="Pass model.without_query_adapter(), or the model that it was made from.",
+        )
+    return model
+
+
+def _open_teacher(source: Any) -> Teacher:
+    teacher = as_teacher(source)
+    if not teacher.fingerprint:  # which a mean that does not know its members' scales refuses to tell
+        raise InvalidInputError(
+            "the teacher has no fingerprint", found=type(teacher).__name__, expected="one to keep its scores under"
+        )
+    return teacher
+
+
+def _check_use(writer: LanguageModel | None, material: Material) -> None:
+    if writer is not None and material.judged:
+        raise InvalidInputError(
+            "a language model, and nothing for it to write",
+            found=f"{sum(len(judged.queries) for judged in material.judged.values()):,} judged queries",
+            expected="a corpus without",
+            remedy="Pass queries='generate' to have queries written in place of these, or leave llm out.",
+        )
+
+
+def _check_test(queries: int) -> None:
+    if queries < _LEAST:
+        raise InvalidInputError(
+            "too few held-out queries to prove anything",
+            found=f"{queries} for the test",
+            expected=f"{_LEAST} or more: with fewer no difference can be significant",
+            remedy="Judge more queries (about 40 in all are enough), or have them generated (queries='generate').",
+        )
 
 
 def _prepare(
@@ -115,6 +158,7 @@ def _prepare(
     done = work.stage(
         "split", [key, options.seed], Split, lambda: split(judged, material.corpus, material.parents, options.seed)
     )
+    _check_test(len(done.value.test.queries))
     key = f"{done.key} {base.fingerprint}"
     return Ground(base, material.corpus, done.value, generated is not None, passages, key), generated
 
@@ -138,11 +182,13 @@ def _finish(
         decision = decide([one for one, _ in values], [other for _, other in values], fall, TOLERANCE)
     accepted = decision is not None and decision.accepted
     report = make_report(learning, chosen, test, decision, material, generated, writer, name)
-    options.output.mkdir(parents=True, exist_ok=True)
+    made = options.work / f"{options.output.name}.made"
+    shutil.rmtree(made, ignore_errors=True)
     if accepted:
-        chosen.model.save(options.output)
-        (options.output / "README.md").write_text(model_card(report), "utf-8")
-    page = write_report(report, options.output / REPORT)
+        chosen.model.save(made)
+        (made / "README.md").write_text(model_card(report), "utf-8")
+    page = options.output / write_report(report, made / REPORT).relative_to(made)
+    _replace(options.output, made, options.work / f"{options.output.name}.old")
     metrics = (
         {}
         if test is None
@@ -151,7 +197,29 @@ def _finish(
             for side in ("base", "specialized")
         }
     )
-    return Specialized(accepted, chosen.model if accepted else base.model, metrics, report, page, options.output)
+    model = MLRModel.load(options.output) if accepted else base.model  # from where it can be opened again
+    return Specialized(accepted, model, metrics, report, page, options.output)
+
+
+def _replace(output: Path, made: Path, old: Path) -> None:
+    """Put what was made in the place of what an earlier run left there.
+
+    Whenever the process is killed, there is no half of a model that loads, and the report says whose the folder is.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(old, ignore_errors=True)
+    old.mkdir()
+    for item in sorted(output.iterdir(), key=_order, reverse=True):
+        shutil.move(item, old / item.name)
+    for item in sorted(made.iterdir(), key=_order):
+        shutil.move(item, output / item.name)
+    shutil.rmtree(old)
+    made.rmdir()
+
+
+def _order(item: Path) -> int:
+    """The report is the first to come and the last to go; a model is one only with its modules.json."""
+    return {REPORT: 0, "modules.json": 2}.get(item.name, 1)
 
 
 def _tell(clock: Clock, stage: str) -> None:

@@ -1,0 +1,264 @@
+"""The whole of `specialize`, with a random model and passages about pairs of things."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from mlr_rag import Document, MLRModel, Retriever, specialize
+from mlr_rag.model.loading import is_mlr_folder
+from mlr_rag.specializing import workflow
+from mlr_rag.specializing.options import REPORT, check_options
+from mlr_rag.specializing.report.data import read_report
+from mlr_rag.specializing.result import Specialized
+from mlr_rag.training.llm import LanguageModel
+from tests.specializing.small import CORPUS, PAIRS, QRELS, QUERIES, THINGS, build_model, build_probe, words_teacher
+
+Run = Callable[..., Specialized]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, a probe, and the work that the runs share."""
+    folder = tmp_path_factory.mktemp("specialized")
+    build_model(folder / "model")
+    build_probe(folder / "probe")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(place: Path) -> Run:
+    """`specialize` with what all runs have alike, into the folder's `output`."""
+
+    def run(output: str, corpus: Any = CORPUS, queries: Any = QUERIES, qrels: Any = QRELS, **options: Any) -> Any:
+        model = options.pop("model", place / "model" / "st")
+        return specialize(
+            model, corpus, queries, qrels, budget=None, output=place / output, probe=place / "probe", **options
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def distilled(run: Run, place: Path) -> Specialized:
+    """A run that learns from a teacher."""
+    return run("distilled", teacher=words_teacher(place / "asked.txt"), objective="distillation")
+
+
+def asked(place: Path) -> list[str]:
+    return (place / "asked.txt").read_text().splitlines()
+
+
+def reused(result: Specialized) -> dict[str, bool]:
+    return {stage.name: stage.reused for stage in result.report.stages}
+
+
+def test_a_model_that_is_better_is_handed_back_with_its_figures(distilled: Specialized) -> None:
+    assert distilled.accepted
+    assert distilled.metrics["specialized"]["ndcg@10"] > distilled.metrics["base"]["ndcg@10"] + 0.03
+    assert str(distilled).startswith("The specialized model is better: nDCG@10 0.")
+    assert str(distilled.report_path) in str(distilled)
+
+
+def test_metrics_are_those_of_the_reports_json(distilled: Specialized) -> None:
+    report = read_report(distilled.output / REPORT / "report.json")
+    assert report == distilled.report
+    assert report.test is not None
+    for side in ("base", "specialized"):
+        assert distilled.metrics[side] == {name: getattr(it, side).mean for name, it in report.test.metrics.items()}
+    of_queries = np.mean([query.specialized for query in report.test.per_query])
+    assert distilled.metrics["specialized"]["ndcg@10"] == pytest.approx(of_queries)
+
+
+def test_the_output_is_the_model_and_exported_it_loads_without_us(distilled: Specialized, tmp_path: Path) -> None:
+    texts, model = list(CORPUS.values())[:5], distilled.model
+    loaded = MLRModel.load(distilled.output)
+    assert loaded.fingerprint == model.fingerprint
+    model.export_portable(tmp_path)
+    stock = SentenceTransformer(str(tmp_path), device="cpu")
+    np.testing.assert_allclose(stock.encode_document(texts), model.encode_document(texts), atol=1e-5)
+    np.testing.assert_allclose(stock.encode_query(texts), model.encode_query(texts), atol=1e-5)
+
+
+def test_no_text_of_the_user_is_in_the_output_but_for_the_reports_examples(distilled: Specialized) -> None:
+    texts = [text.encode() for text in (*QUERIES.values(), *CORPUS.values())]
+    holding = {
+        file.relative_to(distilled.output).parts[0]
+        for file in distilled.output.rglob("*")
+        if file.is_file() and any(text in file.read_bytes() for text in texts)
+    }
+    assert holding == {REPORT}
+    examples = distilled.report.test.improved + distilled.report.test.hurt  # type: ignore[union-attr]
+    tested = {query.text for query in distilled.report.test.per_query}  # type: ignore[union-attr]
+    assert {example.text for example in examples} <= tested
+    written = (distilled.output / REPORT / "report.json").read_text()
+    assert not [text for text in QUERIES.values() if f'"{text}"' in written and text not in tested]
+
+
+def test_the_model_card_says_what_was_measured(distilled: Specialized) -> None:
+    card = (distilled.output / "README.md").read_text()
+    assert distilled.report.verdict in card
+    assert f"{distilled.metrics['base']['ndcg@10']:.3f} | {distilled.metrics['specialized']['ndcg@10']:.3f}" in card
+
+
+def test_a_second_call_does_nothing_again(distilled: Specialized, run: Run, place: Path) -> None:
+    known = asked(place)
+    again = run("distilled", teacher=words_teacher(place / "asked.txt"), objective="distillation")
+    assert all(reused(again).values())
+    assert asked(place) == known
+    assert again.model.fingerprint == distilled.model.fingerprint
+    assert (again.accepted, again.metrics) == (distilled.accepted, distilled.metrics)
+    assert MLRModel.load(again.output).fingerprint == again.model.fingerprint
+
+
+def test_another_temperature_reuses_everything_up_to_the_lists(distilled: Specialized, run: Run, place: Path) -> None:
+    known = asked(place)
+    temperature = distilled.report.teacher.temperature / 2  # type: ignore[union-attr]
+    options = {"objective": "distillation", "teacher_temperature": temperature}
+    other = run("colder", teacher=words_teacher(place / "asked.txt"), **options)
+    assert {name for name, was in reused(other).items() if was} == {
+        "split",
+        "search",
+        "doctor",
+        "plan",
+        "score",
+        "base",
+    }
+    assert asked(place) == known
+    assert other.model.fingerprint != distilled.model.fingerprint
+
+
+def test_another_seed_draws_other_queries_and_asks_the_teacher_for_no_pair_twice(
+    distilled: Specialized, run: Run, place: Path
+) -> None:
+    other = run("seed", teacher=words_teacher(place / "asked.txt"), objective="distillation", seed=1)
+    assert other.report.run.seed == 1
+    tested = [{query.id for query in each.report.test.per_query} for each in (distilled, other)]  # type: ignore[union-attr]
+    assert tested[0] != tested[1]
+    assert not reused(other)["train"]
+    assert len(asked(place)) == len(set(asked(place)))
+
+
+def test_a_model_that_learned_nonsense_is_refused_and_the_base_handed_back(
+    distilled: Specialized, run: Run, place: Path
+) -> None:
+    documents = sorted(CORPUS)
+    draw = random.Random(0)
+    shuffled = {query: {draw.choice(documents): 1} for query in QUERIES}
+    shutil.copytree(distilled.output, place / "refused")
+    found = run("refused", qrels=shuffled, objective="contrastive")
+    assert not found.accepted
+    assert found.model.fingerprint == MLRModel.from_pretrained(place / "model" / "st").fingerprint
+    assert found.report.chosen == "base"
+    assert found.report.alpha == 0
+    assert "base" in found.report.verdict
+    assert [item.name for item in found.output.iterdir()] == [REPORT], "the model of another run is gone"
+
+
+def test_documents_alone_are_enough(run: Run) -> None:
+    texts = {
+        f"d{place}": f"The {pair}\n\nIn the kitchen the {pair} is old. Nobody reads it before the {other} is awake. "
+        f"What is the part of the {pair}? It meets the {other} by the line, and it boils without {pair}."
+        for place, (pair, other) in enumerate(zip(PAIRS[:33], PAIRS[33:], strict=True))
+    }
+    found = run("extracted", texts, None, None, objective="contrastive")
+    data = found.report.data
+    assert data.generator == "extractive rules"
+    assert sum(data.queries.values()) == data.lineage[0].after > 40
+    assert data.split.test >= 3
+
+
+def test_a_language_model_writes_the_queries_once(run: Run) -> None:
+    prompts: list[str] = []
+
+    def complete(prompt: str) -> str:
+        prompts.append(prompt)
+        pair = re.findall(r"the (\w+ \w+) is old", prompt)[-1]
+        return f"{random.Random(prompt).choice(THINGS)} {pair}"
+
+    writer = LanguageModel(complete, "writer 1", threads=1)
+    found = run("written", queries=None, qrels=None, llm=writer, objective="contrastive")
+    assert found.report.data.generator == "writer 1"
+    assert set(prompts) == {*prompts}
+    count = len(prompts)
+    run("written too", queries=None, qrels=None, llm=writer, objective="contrastive")
+    assert len(prompts) == count
+
+
+def test_an_open_retriever_is_the_corpus_and_moves_to_the_new_model(run: Run, place: Path) -> None:
+    model = MLRModel.from_pretrained(place / "model" / "st")
+    with Retriever.open("memory:", model) as kb:
+        kb.add([Document(text, id) for id, text in CORPUS.items()])
+        found = run("retriever", kb, model=model, objective="contrastive")
+        assert found.accepted
+        kb.reindex(found.model)
+        assert kb.model.fingerprint == found.model.fingerprint
+        before = Retriever.open("memory:", found.model)
+        before.add([Document(text, id) for id, text in CORPUS.items()])
+        query = QUERIES["q0-0"]
+        assert [hit.document.id for hit in kb.search(query)] == [hit.document.id for hit in before.search(query)]
+
+
+def test_an_adapter_for_queries_leaves_a_collections_vectors_valid(run: Run, place: Path) -> None:
+    model = MLRModel.from_pretrained(place / "model" / "st")
+    with Retriever.open("memory:", model) as kb:
+        kb.add([Document(text, id) for id, text in CORPUS.items()])
+        found = run("adapted", kb, model=model, objective="queries")
+        assert found.accepted
+        assert found.report.chosen == "query_adapter"
+        assert found.model.document_fingerprint == model.document_fingerprint
+        assert found.model.fingerprint != model.fingerprint
+        adapted = Retriever(MLRModel.load(found.output), kb.store)
+        assert adapted.search(QUERIES["q0-0"], k=3)
+
+
+@pytest.mark.parametrize("moves", range(9))
+def test_an_output_that_is_being_replaced_is_no_model_and_is_ours_whenever_the_process_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    made, output = tmp_path / "made", tmp_path / "output"
+    for folder, weights in ((made, "new"), (output, "old")):
+        (folder / REPORT).mkdir(parents=True)
+        (folder / REPORT / "report.json").write_text(weights)
+        (folder / "modules.json").write_text(json.dumps([{"type": "mlr_rag.model.pooling.MultiLayerPooling"}]))
+        (folder / "model.safetensors").write_text(weights)
+    (output / "2_QueryAdapter").mkdir()
+    count, move = [0], shutil.move
+
+    def dies(source: Path, target: Path) -> None:
+        count[0] += 1
+        if count[0] > moves:
+            raise KeyboardInterrupt
+        move(source, target)
+
+    monkeypatch.setattr(workflow.shutil, "move", dies)
+    try:
+        workflow._replace(output, made, tmp_path / "old")
+    except KeyboardInterrupt:
+        assert moves < 7
+    check_options(output, tmp_path, None, None, None, None, 0)
+    here = {str(file.relative_to(output)): file.read_text() for file in output.rglob("*") if file.is_file()}
+    weights = {here.get("report/report.json"), here.get("model.safetensors")}
+    assert not is_mlr_folder(output) or weights in ({"old"}, {"new"})
+    if moves >= 7:
+        assert is_mlr_folder(output)
+        assert sorted(here) == ["model.safetensors", "modules.json", "report/report.json"]
+        assert weights == {"new"}
