@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -295,13 +294,15 @@ class Learning:
         dev = self.ground.split.dev
         return DevEvaluator(RetrievalEvaluator(dev.queries, dev.qrels, self.pool))
 
-    def _train(
-        self, name: str, recipe: Recipe, steps: int, evaluations: int, depends: list[Any]
-    ) -> tuple[Any, TrainingResult, float, Path]:
-        pace = Pace(steps, evaluations, BATCH, _RATE, None, self.options.seed)
-        folder = self.work.run_folder(name, [recipe.name, *depends, asdict(pace)])
-        objective = recipe.objective(self.teacher_temperature)
-        return (*train(self.ground.base, self.lists[0], objective, pace, self.evaluator, folder), folder)
+    def _pace(self, steps: int, evaluations: int) -> Pace:
+        return Pace(steps, evaluations, BATCH, _RATE, None, self.options.seed)
+
+    def _folder(self, name: str, recipe: Recipe, pace: Pace) -> Path:
+        return self.work.run_folder(name, [*self._depends(recipe), asdict(pace)])
+
+    def _train(self, name: str, recipe: Recipe, pace: Pace) -> tuple[Any, TrainingResult, float]:
+        objective, folder = recipe.objective(self.teacher_temperature), self._folder(name, recipe, pace)
+        return train(self.ground.base, self.lists[0], objective, pace, self.evaluator, folder)
 
     def _depends(self, recipe: Recipe) -> list[Any]:
         """What a run depends on beside its pace: of the teacher only where it is learned from."""
@@ -314,15 +315,19 @@ class Learning:
         if len(self.recipes) < 2:
             return []
 
+        pace = self._pace(self.plan.trial_steps, 1)
+
         def work(recipe: Recipe) -> TrialResult:
-            _, result, seconds, folder = self._train("trial", recipe, self.plan.trial_steps, 1, self._depends(recipe))
-            shutil.rmtree(folder)
+            _, result, seconds = self._train("trial", recipe, pace)
             return TrialResult(result.start or 0.0, result.best or 0.0, result.steps, seconds)
 
-        return [
-            self.work.stage(f"trial {recipe.name}", self._depends(recipe), TrialResult, partial(work, recipe))
-            for recipe in self.recipes
-        ]
+        done = []
+        for recipe in self.recipes:
+            done.append(
+                self.work.stage(f"trial {recipe.name}", self._depends(recipe), TrialResult, partial(work, recipe))
+            )
+            self.work.delete(self._folder("trial", recipe, pace))
+        return done
 
     @property
     def recipe(self) -> Recipe:
@@ -338,9 +343,8 @@ class Learning:
         made: list[Any] = []
 
         def run() -> TrainingResult:
-            model, result, _, _ = self._train(
-                "train", self.recipe, self.plan.steps, self.plan.evaluations, self._depends(self.recipe)
-            )
+            pace = self._pace(self.plan.steps, self.plan.evaluations)
+            model, result, _ = self._train("train", self.recipe, pace)
             made.append(model)
             return result
 

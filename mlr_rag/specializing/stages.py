@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,6 +82,14 @@ class Workspace:
     def run_folder(self, name: str, depends: list[Any]) -> Path:
         """Where a training run keeps its checkpoints."""
         return self.folder / "runs" / f"{name}-{content_key(name, json.dumps(depends, sort_keys=True)).hex()[:20]}"
+
+    def delete(self, run_folder: Path) -> None:
+        """Delete a run's checkpoints, when what they led to is kept; half of them would be refused as another's."""
+        doomed = run_folder.with_name(f"deleted-{run_folder.name}")
+        if run_folder.exists():
+            shutil.rmtree(doomed, ignore_errors=True)
+            run_folder.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
 
     def close(self) -> None:
         """Let go of the caches; may be called twice."""

@@ -55,7 +55,7 @@ def die(moment: str) -> None:
     removing, count = [False], [0]
 
     def hook(event: str, args: Any) -> None:
-        if event == "shutil.rmtree" and re.search(r"/runs/trial-\w+$", str(args[0])):
+        if event == "shutil.rmtree" and re.search(r"/runs/deleted-trial-\w+$", str(args[0])):
             removing[0] = True
         if (
             (moment == ENDED and event == "open" and str(args[0]).endswith("/result.partial"))

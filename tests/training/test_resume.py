@@ -92,6 +92,20 @@ def test_a_run_at_its_end_is_loaded_and_not_trained_again(tiny_model_dir: Path, 
     assert not again.model.training
 
 
+@pytest.mark.parametrize("measures", [True, False])
+def test_a_run_that_is_killed_at_its_last_step_in_an_epoch_takes_no_step_more(
+    measures: bool, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    parts = {"settings": {"max_steps": 3}, "evaluator": evaluator() if measures else None}
+    whole = trainer(tmp_path / "run", tiny_model_dir, **parts)
+    expected = whole.train()
+    (tmp_path / "run" / "result.json").unlink()
+    again = trainer(tmp_path / "run", tiny_model_dir, **parts)
+    assert again.train() == expected
+    assert again.model.fingerprint == whole.model.fingerprint
+    assert expected.steps == 3
+
+
 def test_half_a_checkpoint_is_thrown_away(tiny_model_dir: Path, tmp_path: Path) -> None:
     whole = trainer(tmp_path / "whole", tiny_model_dir, settings={"save_strategy": "steps", "save_steps": 2})
     expected = whole.train()

@@ -206,14 +206,17 @@ class MLRTrainer(StagedCheckpoints, SentenceTransformerTrainer):
             return
         last = self.folder.checkpoint(steps[-1])
         state = TrainerState.load_from_json(str(last / _STATE))
-        stopped = bool(self._patience and self._metric) and is_spent(
-            state.log_history, self._patience or 0, self._metric
-        )
-        if not stopped:
+        ended = state.global_step >= state.max_steps  # transformers would take one step more
+        if self._patience and self._metric:
+            ended |= is_spent(state.log_history, self._patience, self._metric)
+        if not ended:
             super().train(resume_from_checkpoint=str(last))
             return
         self.state = state  # killed between the checkpoint that ended it and its result
-        self._load_best_model()
+        if self._metric:
+            self._load_best_model()
+        else:
+            self._load_from_checkpoint(last)
 
     def _outcome(self) -> TrainingResult:
         state = self.state
