@@ -16,7 +16,7 @@ _COLLECTIONS = {
     "score_cache": ["nl2bash"],
     "specialize_kill": ["nl2bash"],
     "guard": ["nl2bash", "medquad"],
-    "query_only": ["nl2bash", "squad_nqg", "wikiqa"],
+    "query_only": ["nl2bash", "medquad", "squad_nqg", "wikiqa", "nfcorpus"],
     "layers": ["nl2bash", "wikiqa"],
     "raw_backbone": ["squad_nqg"],
     "objectives": ["squad_nqg", "nl2bash", "nfcorpus"],

@@ -15,13 +15,13 @@ import torch
 
 from mlr_rag.evaluation.evaluator import RetrievalEvaluator
 from mlr_rag.specializing.budget import Clock
-from mlr_rag.specializing.doctor import Diagnosis, examine
+from mlr_rag.specializing.doctor import QUERIES, Diagnosis, examine
 from mlr_rag.specializing.finding import find, pooled
 from mlr_rag.specializing.interpolation import interpolate
 from mlr_rag.specializing.lists import Entries, make_entries
 from mlr_rag.specializing.material import Judged
 from mlr_rag.specializing.options import Options
-from mlr_rag.specializing.plan import BATCH, Plan, make_plan
+from mlr_rag.specializing.plan import BATCH, DOCTOR, Plan, make_plan, room
 from mlr_rag.specializing.precision import HalfPrecision, HalfPrecisionTeacher
 from mlr_rag.specializing.probe import TOLERANCE, Probe
 from mlr_rag.specializing.recipes import RECIPES, Recipe
@@ -41,6 +41,7 @@ from mlr_rag.training.trainer.trainer import TrainingResult
 FOUND = 30  # candidates of a query
 ROUND_TRIP = 20  # the last rank at which a generated query may find its document
 SCORED = 12  # of them that the teacher scores
+_FIRST = 10  # queries that tell how fast a teacher is
 _TEMPERATURE = 0.3  # of a teacher's scores, where no doctor proposes another
 _RATE = 1e-4  # the highest learning rate, for batches of 32 lists
 _RANK = 64  # of the query adapter
@@ -153,19 +154,49 @@ class Learning:
         return self.work.stage("speed", [ground.key], Speed, work).value
 
     @cached_property
+    def order(self) -> list[str]:
+        """The documents, those first that are needed most: for held-out queries, then for training."""
+        split, corpus = self.ground.split, self.ground.corpus
+        draw = random.Random(self.options.seed)  # noqa: S311
+        order: dict[str, None] = {}
+        for part in (_documents(split.dev, split.test), _documents(split.train), set(corpus)):
+            ids = sorted(part & corpus.keys() - order.keys())
+            order.update(dict.fromkeys(draw.sample(ids, len(ids))))
+        return list(order)
+
+    @cached_property
+    def sought(self) -> Mapping[str, str]:
+        """The documents among which candidates are sought: all that there is time for."""
+        ground, split = self.ground, self.ground.split
+
+        def work() -> int:
+            held = len(_documents(split.dev, split.test) & ground.corpus.keys())
+            tried = len(RECIPES) if self.options.objective is None and self.teacher is not None else 1
+            return room(self.clock.left, self.speed, len(ground.corpus), held, len(split.train.queries), tried)
+
+        count = self.work.stage("room", [ground.key, self.options.budget], int, work).value
+        return {id: ground.corpus[id] for id in sorted(self.order[:count])}
+
+    @cached_property
+    def learnable(self) -> Judged:
+        """The training queries with a relevant document among these."""
+        train, sought = self.ground.split.train, self.sought
+        return train.only({query for query, grades in train.qrels.items() if any(id in sought for id in grades)})
+
+    @cached_property
     def found(self) -> Done[Found]:
         """What the base and BM25 find for the train and dev queries."""
-        ground = self.ground
-        queries = {**ground.split.train.queries, **ground.split.dev.queries}
+        ground, sought = self.ground, self.sought
+        queries = {**self.learnable.queries, **ground.split.dev.queries}
         dense = Dense(HalfPrecision(ground.base), self.work.vectors)
 
         def work() -> Found:
             return Found(
-                find(dense, queries, ground.corpus, FOUND, "Searching by vectors"),
-                find(BM25(), queries, ground.corpus, FOUND, "Searching by words"),
+                find(dense, queries, sought, FOUND, "Searching by vectors"),
+                find(BM25(), queries, sought, FOUND, "Searching by words"),
             )
 
-        return self.work.stage("search", [ground.key, FOUND], Found, work)
+        return self.work.stage("search", [ground.key, FOUND, self.options.seed, len(sought)], Found, work)
 
     @cached_property
     def candidates(self) -> Run:
@@ -182,15 +213,18 @@ class Learning:
         dev, runs = ground.split.dev, found.value
 
         def work() -> Examined:
-            started, known = time.perf_counter(), self.work.scores.asked
-            done = examine(
-                teacher, dev.queries, dev.qrels, ground.corpus, runs.dense, runs.words, self.work.scores,
-                self.options.seed,
-            )  # fmt: skip
-            asked = max(1, self.work.scores.asked - known)
-            return Examined(done, asked / (time.perf_counter() - started))
+            started, known, left = time.perf_counter(), self.work.scores.asked, self.clock.left
+            for most in (_FIRST, QUERIES):
+                done = examine(
+                    teacher, dev.queries, dev.qrels, ground.corpus, runs.dense, runs.words, self.work.scores,
+                    self.options.seed, most,
+                )  # fmt: skip
+                seconds = time.perf_counter() - started
+                if seconds * QUERIES / _FIRST > DOCTOR * left:
+                    break  # a slow teacher is judged by a few queries
+            return Examined(done, max(1, self.work.scores.asked - known) / seconds)
 
-        needs = [found.key, teacher.fingerprint, teacher.truncation, self.options.seed]
+        needs = [found.key, teacher.fingerprint, teacher.truncation, self.options.seed, self.options.budget]
         return self.work.stage("doctor", needs, Examined, work)
 
     @property
@@ -215,7 +249,7 @@ class Learning:
     @cached_property
     def trusted(self) -> Judged:
         """The training queries; of generated ones those that find their own document (round-trip consistency)."""
-        train = self.ground.split.train
+        train = self.learnable
         if not self.ground.generated:
             return train
         sources = {query: next(iter(grades)) for query, grades in train.qrels.items()}
@@ -235,8 +269,8 @@ class Learning:
         def work() -> Plan:
             pairs = None if self.examined is None or not teaches else self.examined.value.pairs_a_second
             return make_plan(
-                self.clock.left, self.speed, len(self.ground.corpus), len(self.entries.queries), len(self.recipes),
-                None if pairs is None else pairs / (SCORED + 1),
+                self.clock.left, self.speed, len(self.ground.corpus), len(self.sought), len(self.entries.queries),
+                len(self.recipes), None if pairs is None else pairs / (SCORED + 1),
             )  # fmt: skip
 
         needs = [self.found.key, self.options.budget, [recipe.name for recipe in self.recipes]]
@@ -415,15 +449,9 @@ class Learning:
     @cached_property
     def searched(self) -> dict[str, str]:
         """The documents that test queries search, and the adapter learns from: all that there is time for."""
-        room, corpus, split = self.plan.test_documents, self.ground.corpus, self.ground.split
-        judged = {
-            id for part in (split.train, split.dev, split.test) for grades in part.qrels.values() for id in grades
-        }
-        first = sorted(judged & corpus.keys())
-        others = sorted(corpus.keys() - judged)
-        draw = random.Random(self.options.seed)  # noqa: S311
-        draw.shuffle(others)
-        return {id: corpus[id] for id in sorted([*first, *others][: max(room, len(first))])}
+        held = _documents(self.ground.split.dev, self.ground.split.test)
+        count = max(self.plan.test_documents, len(held))
+        return {id: self.ground.corpus[id] for id in sorted(self.order[:count])}
 
     def choose(self) -> Candidate:
         """The best on dev of those that keep general knowledge; the base where none is better."""
@@ -440,6 +468,10 @@ class Learning:
 
     def _measure(self, model: Any) -> Measured:
         return Measured(self.evaluator.measure(model), self.probe.measure(HalfPrecision(model)).ndcg)
+
+
+def _documents(*parts: Judged) -> set[str]:
+    return {id for part in parts for grades in part.qrels.values() for id in grades}
 
 
 def _set(model: Any, weights: Mapping[str, list[list[float]]], share: float) -> Any:

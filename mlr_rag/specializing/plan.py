@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from mlr_rag.errors import InvalidInputError
 from mlr_rag.specializing.speed import Speed
 
 BATCH = 32  # lists in a step
@@ -12,7 +13,9 @@ EPOCHS = 4.0  # more passes over the same lists bring next to nothing
 LENGTHS = (8, 5, 3, 2)  # passages in a list: as many as leave time for a pass over all lists
 ADAPTER_EPOCHS = 10
 _LEAST_STEPS = 10
-_DEV, _TEST, _SCORE, _ADAPTER, _TRIAL = 0.02, 0.2, 0.3, 0.1, 0.1  # shares of what is left
+SEARCH = 0.3  # of what is left when the speed is known: for encoding the documents among which candidates are sought
+DOCTOR = 0.1
+_DEV, _TEST, _SCORE, _ADAPTER, _TRIAL = 0.02, 0.2, 0.3, 0.1, 0.1  # of what is left after these two
 _EVALUATIONS, _MIXTURES = 4, 4
 _PROBE = 330  # documents of the general probe
 _SAFETY = 0.9  # of what is left: a machine has its moods
@@ -32,6 +35,7 @@ class Plan:
         steps: Steps of the run.
         evaluations: How often the dev queries are asked in the run.
         adapter_epochs: Passes over the lists for a query adapter; 0 where there is no time for one.
+        seconds: How long all of it should take.
         left_out: What there was no time for, a sentence each.
     """
 
@@ -44,23 +48,54 @@ class Plan:
     steps: int
     evaluations: int
     adapter_epochs: int
+    seconds: float
     left_out: tuple[str, ...]
 
 
-def make_plan(left: float, speed: Speed, documents: int, lists: int, candidates: int, teacher: float | None) -> Plan:
+def room(left: float, speed: Speed, documents: int, held: int, lists: int, candidates: int) -> int:
+    """How many documents there is time to search for candidates.
+
+    Args:
+        left: Seconds; infinite without a budget.
+        speed: Of the model on this machine.
+        documents: In the corpus.
+        held: Of them, those that dev and test queries need.
+        lists: That could be made.
+        candidates: Objectives to be tried.
+
+    Raises:
+        InvalidInputError: there is no time for the least of what has to be done.
+    """
+    least = make_plan(0, speed, documents, documents, lists, candidates, None).seconds + held / speed.encode
+    if left < least:
+        raise InvalidInputError(
+            "the budget is too small for this corpus, model and machine",
+            found=f"{left:.0f} seconds left when the speed was known",
+            expected=f"{math.ceil(least / _SAFETY)} seconds or more",
+            remedy="Give it more time; run it again, and what is done already is not done again.",
+        )
+    return min(documents, _at_least(held, left * SEARCH * speed.encode))
+
+
+def make_plan(
+    left: float, speed: Speed, documents: int, sought: int, lists: int, candidates: int, teacher: float | None
+) -> Plan:
     """Divide the time that is left.
 
     Args:
         left: Seconds; infinite without a budget.
         speed: Of the model on this machine.
         documents: In the corpus.
+        sought: Of them, those among which candidates were sought.
         lists: That could be made.
         candidates: Objectives to be tried.
         teacher: Queries a second whose candidates the teacher scores; None without one.
     """
     left_out, left = [], left * _SAFETY
-    dev = min(documents, 5000, _at_least(200, left * _DEV * speed.encode))
-    test = min(documents, _at_least(500, left * _TEST * speed.encode))
+    if sought < documents:
+        left_out.append(f"Candidates are sought among {sought:,} of {documents:,} documents.")
+    dev = min(sought, 5000, _at_least(200, left * _DEV * speed.encode))
+    test = min(sought, _at_least(500, left * _TEST * speed.encode))
     if test < documents:
         left_out.append(f"The test queries search {test:,} of {documents:,} documents.")
     scored = 0 if teacher is None else min(lists, _at_least(1, left * _SCORE * teacher))
@@ -80,8 +115,9 @@ def make_plan(left: float, speed: Speed, documents: int, lists: int, candidates:
     wanted = math.ceil(EPOCHS * lists / BATCH)
     steps = min(wanted, _at_least(_LEAST_STEPS, passages / (BATCH * length)))
     if steps < wanted:
-        left_out.append(f"Training passes {steps * BATCH / lists:.1f} times over {lists:,} lists, and not {EPOCHS:g}.")
+        left_out.append(f"Training passes {steps * BATCH / lists:.2g} times over {lists:,} lists, and not {EPOCHS:g}.")
     trial_steps = min(math.ceil(steps / 3), _at_least(_LEAST_STEPS, trial * speed.train / (BATCH * length)))
+    trained = (steps + tries * trial_steps) * BATCH * length / speed.train
     return Plan(
         dev_documents=dev,
         test_documents=test,
@@ -92,6 +128,7 @@ def make_plan(left: float, speed: Speed, documents: int, lists: int, candidates:
         steps=steps,
         evaluations=_EVALUATIONS,
         adapter_epochs=epochs,
+        seconds=round(spent + trained, 1),
         left_out=tuple(left_out),
     )
 

@@ -196,9 +196,13 @@ def _lineage(learning: Learning, material: Material, generated: GeneratedQueries
             left_out={"dev": len(split.dev.queries), "test": len(split.test.queries)},
         ),
     ]
+    learnable = len(learning.learnable.queries)
+    if learnable < train:
+        left = {"of documents that there is no time to search": train - learnable}
+        steps.append(data.Step(name="time", unit="queries", before=train, after=learnable, left_out=left))
     if generated is not None:
-        left = {f"do not find their own document in the first {ROUND_TRIP}": train - trusted}
-        steps.append(data.Step(name="round trip", unit="queries", before=train, after=trusted, left_out=left))
+        left = {f"do not find their own document in the first {ROUND_TRIP}": learnable - trusted}
+        steps.append(data.Step(name="round trip", unit="queries", before=learnable, after=trusted, left_out=left))
     return (
         *steps,
         data.Step(name="relevant passages", unit="pairs", before=trusted, after=entries),

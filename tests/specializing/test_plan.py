@@ -2,33 +2,36 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlr_rag.specializing.plan import BATCH, EPOCHS, make_plan
+from mlr_rag.errors import InvalidInputError
+from mlr_rag.specializing.plan import BATCH, EPOCHS, make_plan, room
 from mlr_rag.specializing.speed import Speed
 
 SPEED = Speed(encode=100.0, train=50.0, products=1e7)
 
 
 def test_without_a_budget_nothing_is_left_out():
-    plan = make_plan(math.inf, SPEED, documents=20_000, lists=1000, candidates=3, teacher=5.0)
+    plan = make_plan(math.inf, SPEED, documents=20_000, sought=20_000, lists=1000, candidates=3, teacher=5.0)
     assert plan.left_out == ()
     assert (plan.test_documents, plan.scored, plan.length) == (20_000, 1000, 8)
     assert plan.steps == math.ceil(EPOCHS * 1000 / BATCH)
 
 
 def test_what_there_is_no_time_for_is_said():
-    plan = make_plan(600, SPEED, documents=1_000_000, lists=50_000, candidates=3, teacher=5.0)
+    plan = make_plan(600, SPEED, documents=1_000_000, sought=30_000, lists=50_000, candidates=3, teacher=5.0)
     said = " ".join(plan.left_out)
-    assert "of 1,000,000 documents" in said
+    assert "sought among 30,000 of 1,000,000 documents" in said
+    assert "search 10,800 of 1,000,000 documents" in said
     assert "of 50,000 queries" in said
     assert "50,000 lists" in said
     assert plan.length == 2
 
 
 def test_one_candidate_needs_no_trial_and_no_teacher_no_scores():
-    plan = make_plan(600, SPEED, documents=1000, lists=500, candidates=1, teacher=None)
+    plan = make_plan(600, SPEED, documents=1000, sought=1000, lists=500, candidates=1, teacher=None)
     assert (plan.trial_steps, plan.scored) == (0, 0)
 
 
@@ -44,10 +47,28 @@ def test_one_candidate_needs_no_trial_and_no_teacher_no_scores():
 def test_the_planned_work_fits_into_the_time_where_it_is_not_the_least_that_makes_sense(
     left, encode, train, documents, lists, candidates
 ):
-    plan = make_plan(left, Speed(encode, train, 1e8), documents, lists, candidates, None)
+    plan = make_plan(left, Speed(encode, train, 1e8), documents, documents, lists, candidates, None)
     trials = candidates if candidates > 1 else 0
     training = (plan.steps + trials * plan.trial_steps) * BATCH * plan.length / train
     encoding = (plan.test_documents + (8 + trials) * plan.dev_documents + 4 * 330) / encode
+    assert plan.seconds == pytest.approx(
+        training + encoding + 2 * plan.adapter_epochs * lists * plan.test_documents / 1e8, abs=0.1
+    )
     adapting = 2 * plan.adapter_epochs * lists * plan.test_documents / 1e8
     least = plan.steps <= 10 or 0 < plan.trial_steps <= 10 or plan.test_documents <= 500 or plan.dev_documents <= 200
     assert least or training + encoding + adapting <= left * 0.91
+
+
+def test_a_corpus_is_searched_as_far_as_there_is_time():
+    sizes = {"documents": 1_000_000, "held": 400, "lists": 5000, "candidates": 3}
+    assert room(math.inf, SPEED, **sizes) == 1_000_000
+    assert room(1000, SPEED, **sizes) == 30_000
+    assert room(1000, SPEED, **sizes | {"documents": 10_000}) == 10_000
+
+
+def test_a_budget_that_is_too_small_is_refused_with_one_that_is_not():
+    sizes = {"documents": 1_000_000, "held": 400, "lists": 5000, "candidates": 3}
+    with pytest.raises(InvalidInputError, match="the budget is too small") as raised:
+        room(30, SPEED, **sizes)
+    enough = float(str(raised.value.expected).split()[0])
+    assert room(enough, SPEED, **sizes) == max(400, int(enough * 0.3 * SPEED.encode))

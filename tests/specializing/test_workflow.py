@@ -15,12 +15,13 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from mlr_rag import Document, MLRModel, Retriever, specialize
+from mlr_rag import Document, InvalidInputError, MLRModel, Retriever, specialize
 from mlr_rag.model.loading import is_mlr_folder
 from mlr_rag.specializing import workflow
 from mlr_rag.specializing.options import REPORT, check_options
 from mlr_rag.specializing.report.data import read_report
 from mlr_rag.specializing.result import Specialized
+from mlr_rag.specializing.speed import Speed
 from mlr_rag.training.llm import LanguageModel
 from tests.specializing.small import CORPUS, PAIRS, QRELS, QUERIES, THINGS, build_model, build_probe, words_teacher
 
@@ -134,16 +135,22 @@ def test_another_temperature_reuses_everything_up_to_the_lists(distilled: Specia
     temperature = distilled.report.teacher.temperature / 2  # type: ignore[union-attr]
     options = {"objective": "distillation", "teacher_temperature": temperature}
     other = run("colder", teacher=words_teacher(place / "asked.txt"), **options)
-    assert {name for name, was in reused(other).items() if was} == {
-        "split",
-        "search",
-        "doctor",
-        "plan",
-        "score",
-        "base",
-    }
+    again = {name for name, was in reused(other).items() if was}
+    assert again == {"split", "room", "search", "doctor", "plan", "score", "base"}
     assert asked(place) == known
     assert other.model.fingerprint != distilled.model.fingerprint
+
+
+def test_a_budget_that_cannot_suffice_is_refused_before_the_long_stages(
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlr_rag.specializing.learning.measure_speed", lambda *_: Speed(1.0, 1.0, 1e3))
+    given = (place / "model" / "st", CORPUS, QUERIES, QRELS)
+    output = place / "hurried" / "out"
+    with pytest.raises(InvalidInputError, match=r"the budget is too small .* \d+ seconds or more"):
+        specialize(*given, budget="1min", output=output, probe=place / "probe")
+    assert not output.exists()
+    assert not list(output.parent.glob(".mlr-rag/stages/search*"))
 
 
 def test_another_seed_draws_other_queries_and_asks_the_teacher_for_no_pair_twice(
