@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from mlr_rag.evaluation.metrics import DEPTH, MEASURES, query_metrics
-from mlr_rag.evaluation.significance import detectable, interval, paired_bootstrap
+from mlr_rag.evaluation.significance import detectable, interval, paired_bootstrap, paired_randomization
 from mlr_rag.specializing.finding import find
 from mlr_rag.specializing.material import Judged
 from mlr_rag.specializing.precision import HalfPrecision
@@ -50,9 +51,9 @@ def compare(base: Any, model: Any, test: Judged, corpus: Mapping[str, str], vect
 
 
 def _metric(base: list[float], specialized: list[float]) -> Metric:
-    return Metric(
-        base=interval(base), specialized=interval(specialized), difference=paired_bootstrap(specialized, base)
-    )
+    found = paired_bootstrap(specialized, base)
+    tested = replace(found, p=paired_randomization(specialized, base))  # the guard's test
+    return Metric(base=interval(base), specialized=interval(specialized), difference=tested)
 
 
 def _example(score: QueryScore, test: Judged, corpus: Mapping[str, str], runs: list[Run]) -> Example:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from contextlib import closing
@@ -24,7 +25,7 @@ from mlr_rag.specializing.options import REPORT, Options, check_apart, check_opt
 from mlr_rag.specializing.probe import TOLERANCE, Probe
 from mlr_rag.specializing.queries.query import GeneratedQueries
 from mlr_rag.specializing.report.data import Comparison
-from mlr_rag.specializing.report.writing import write_report
+from mlr_rag.specializing.report.writing import check_extra, write_report
 from mlr_rag.specializing.reporting import make_report, model_card
 from mlr_rag.specializing.result import Specialized
 from mlr_rag.specializing.split import Split, split
@@ -34,6 +35,8 @@ from mlr_rag.training.teachers.teacher import Teacher, as_teacher
 
 logger = logging.getLogger(__name__)
 
+_CONTENTS = "contents.json"  # within the report: the names in the output that are the run's
+_MODULES = "modules.json"  # what makes a folder a model: the first file to go, and the last to come
 _LEAST = 6  # test queries: two of 2^n signs are as far from zero as the observed ones, and 2 / 2^5 is above 0.05
 
 
@@ -83,6 +86,7 @@ def specialize(
     """
     options = check_options(output, work, budget, objective, teacher, teacher_temperature, seed)
     check_apart(corpus, options)
+    check_extra()
     clock = Clock(options.budget)
     lock = lock_folder(options.work, f"{options.output.name}.lock", "Wait until it is done, or use another output.")
     try:
@@ -202,24 +206,27 @@ def _finish(
 
 
 def _replace(output: Path, made: Path, old: Path) -> None:
-    """Put what was made in the place of what an earlier run left there.
+    """Put what was made in the place of what an earlier run left there, and leave the rest alone.
 
     Whenever the process is killed, there is no half of a model that loads, and the report says whose the folder is.
     """
-    output.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(old, ignore_errors=True)
     old.mkdir()
-    for item in sorted(output.iterdir(), key=_order, reverse=True):
-        shutil.move(item, old / item.name)
-    for item in sorted(made.iterdir(), key=_order):
-        shutil.move(item, output / item.name)
+    report = output / REPORT
+    report.mkdir(parents=True, exist_ok=True)
+    names = {item.name for item in made.iterdir()} - {REPORT}
+    listed = report / _CONTENTS
+    earlier = set(json.loads(listed.read_text("utf-8"))) if listed.exists() else set[str]()
+    for name in sorted(names | earlier, key=_MODULES.__ne__):
+        if (output / name).exists():
+            shutil.move(output / name, old / name)
+    (made / REPORT / _CONTENTS).write_text(json.dumps(sorted(names)), "utf-8")
+    for item in sorted((made / REPORT).iterdir()):
+        shutil.move(item, report / item.name)
+    for name in sorted(names, key=_MODULES.__eq__):
+        shutil.move(made / name, output / name)
     shutil.rmtree(old)
-    made.rmdir()
-
-
-def _order(item: Path) -> int:
-    """The report is the first to come and the last to go; a model is one only with its modules.json."""
-    return {REPORT: 0, "modules.json": 2}.get(item.name, 1)
+    shutil.rmtree(made)
 
 
 def _tell(clock: Clock, stage: str) -> None:

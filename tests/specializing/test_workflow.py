@@ -237,7 +237,7 @@ def test_an_adapter_for_queries_leaves_a_collections_vectors_valid(run: Run, pla
         assert adapted.search(QUERIES["q0-0"], k=3)
 
 
-@pytest.mark.parametrize("moves", range(9))
+@pytest.mark.parametrize("moves", range(9))  # three out, the report's two files, two in
 def test_an_output_that_is_being_replaced_is_no_model_and_is_ours_whenever_the_process_dies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
 ) -> None:
@@ -248,6 +248,9 @@ def test_an_output_that_is_being_replaced_is_no_model_and_is_ours_whenever_the_p
         (folder / "modules.json").write_text(json.dumps([{"type": "mlr_rag.model.pooling.MultiLayerPooling"}]))
         (folder / "model.safetensors").write_text(weights)
     (output / "2_QueryAdapter").mkdir()
+    earlier = ["modules.json", "model.safetensors", "2_QueryAdapter"]
+    (output / REPORT / "contents.json").write_text(json.dumps(earlier))
+    (output / "notes.txt").write_text("the user's own")
     count, move = [0], shutil.move
 
     def dies(source: Path, target: Path) -> None:
@@ -264,8 +267,9 @@ def test_an_output_that_is_being_replaced_is_no_model_and_is_ours_whenever_the_p
     check_options(output, tmp_path, None, None, None, None, 0)
     here = {str(file.relative_to(output)): file.read_text() for file in output.rglob("*") if file.is_file()}
     weights = {here.get("report/report.json"), here.get("model.safetensors")}
+    assert here.pop("notes.txt") == "the user's own"
     assert not is_mlr_folder(output) or weights in ({"old"}, {"new"})
     if moves >= 7:
         assert is_mlr_folder(output)
-        assert sorted(here) == ["model.safetensors", "modules.json", "report/report.json"]
+        assert sorted(here) == ["model.safetensors", "modules.json", "report/contents.json", "report/report.json"]
         assert weights == {"new"}

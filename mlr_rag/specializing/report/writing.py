@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
+from mlr_rag.errors import MissingExtraError
 from mlr_rag.specializing.report.data import Report
 from mlr_rag.specializing.report.html import to_html
 from mlr_rag.specializing.report.markdown import to_markdown
+
+
+def check_extra() -> None:
+    """Make sure that reports can be made, before what they are about is.
+
+    Raises:
+        MissingExtraError: jinja2 or matplotlib is not installed.
+    """
+    missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            "the report needs an extra",
+            found=f"no {' and no '.join(missing)}",
+            remedy="Install it: pip install 'mlr-rag[report]'",
+        )
 
 
 def write_report(report: Report, folder: str | Path) -> Path:
