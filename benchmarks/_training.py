@@ -142,6 +142,7 @@ def encode(model: Any, texts: Sequence[str], task: str, similarity: Similarity) 
         found = features["layer_embeddings"] if several else features["sentence_embedding"].unsqueeze(1)
         if similarity == "cosine":
             found = nn.functional.normalize(found, dim=-1)
+        found = found.float()  # whatever it was computed in
         vectors = found.new_empty(len(texts), *found.shape[1:]) if vectors is None else vectors
         vectors[rows] = found
     if vectors is None:
@@ -166,7 +167,8 @@ def search(model: Any, data: Data, split: str, similarity: Similarity, k: int = 
 def largest(queries: Tensor, documents: Tensor) -> Tensor:
     """Scores `(q, n)` of vectors `(q, D)` with `(n, m, D)`, a few documents at a time."""
     step = max(1, 2**24 // (len(queries) * documents.shape[1]))
-    parts = [torch.einsum("qd,nmd->qnm", queries, part).amax(-1) for part in documents.split(step)]
+    with torch.autocast("cpu", enabled=False):
+        parts = [torch.einsum("qd,nmd->qnm", queries, part).amax(-1) for part in documents.split(step)]
     return torch.cat(parts, dim=1)
 
 

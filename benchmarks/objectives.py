@@ -164,9 +164,12 @@ def work(base: str, archives: Sequence[Path], cell: Cell) -> tuple[dict[str, Any
     import torch
 
     from benchmarks import _baselines as baselines
+    from mlr_rag.specializing.precision import half_precision
     from mlr_rag.training.collator import ListCollator
+    from mlr_rag.training.trainer.arguments import has_bfloat16
+    from mlr_rag.training.trainer.attention import plain_attention
 
-    archive = next(each for each in archives if each.stem == cell.collection)
+    archive, deep = next(each for each in archives if each.stem == cell.collection), cell.method.startswith("deep-")
     method, data = methods()[cell.method], _data(archive)
     torch.manual_seed(cell.seed)
     model = _model(base, method)
@@ -178,11 +181,14 @@ def work(base: str, archives: Sequence[Path], cell: Cell) -> tuple[dict[str, Any
             inputs = baselines.maxsim_batches(model, data, drawn)
         else:
             inputs = training.as_inputs(ListCollator(model), _lists(archive, drawn))
-        facts["loss"] = training.train(model, loss, inputs, STEPS, cell.rate)
+        with half_precision("cpu", deep), plain_attention(model, deep and has_bfloat16("cpu")):
+            facts["loss"] = training.train(model, loss, inputs, STEPS, cell.rate)
         wins: dict[int, float] = loss.layer_wins() if method.pooling in _BY_LAYER else {}
         facts["wins"] = {str(layer): share for layer, share in wins.items()}
     search = baselines.maxsim_search if method.pooling == "maxsim" else partial(training.search, similarity="cosine")
-    return facts, training.measure(data, cell.split, search(model, data, cell.split))
+    with half_precision("cpu", deep):
+        found = search(model, data, cell.split)
+    return facts, training.measure(data, cell.split, found)
 
 
 def _cross_encoder_folder(archive: Path) -> Path:
@@ -247,7 +253,7 @@ def summarize(args: argparse.Namespace, collections: Sequence[str]) -> None:
     deep = {name: each for name, each in rows_of.items() if name.startswith("deep-")}
     parts = [
         "nDCG@10 on test queries, from bert-tiny:\n\n" + _table(done, shallow, collections),
-        f"nDCG@10 on {DEEP}, from all-MiniLM-L6-v2, which has six layers and was tuned before:\n\n"
+        f"nDCG@10 on {DEEP}, from all-MiniLM-L6-v2, which has six layers and was tuned before, in bfloat16:\n\n"
         + _table(done, deep, [DEEP]),
     ]
     rates = [
