@@ -91,7 +91,7 @@ def maxsim_search(model: MultiVectorEncoder, data: Data, split: str, k: int = 10
     for start in range(0, len(ids), 64):
         vectors, mask = _embed(model, [data.corpus[id] for id in ids[start : start + 64]], "document")
         best, where = merge(best, where, maxsim(asked, asked_mask, vectors, mask), start, k)
-    return as_run(list(queries), ids, best, where, k)
+    return as_run(data.evaluated[split], ids, best, where, k)
 
 
 def maxsim(queries: Tensor, query_mask: Tensor, documents: Tensor, document_mask: Tensor) -> Tensor:

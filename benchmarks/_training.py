@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from benchmarks._cells import Values
 from benchmarks._common import say
 from mlr_rag.evaluation.collection import Collection
+from mlr_rag.evaluation.itself import may_find_itself
 from mlr_rag.evaluation.metrics import query_metrics
 from mlr_rag.model.batches import pad_features, token_batches
 from mlr_rag.model.encoding import UNPADDED
@@ -161,7 +162,7 @@ def search(model: Any, data: Data, split: str, similarity: Similarity, k: int = 
     for start in range(0, len(texts), _WINDOW):
         documents = encode(model, texts[start : start + _WINDOW], "document", similarity)
         best, where = merge(best, where, largest(asked, documents), start, k)
-    return as_run(list(queries), ids, best, where, k)
+    return as_run(data.evaluated[split], ids, best, where, k)
 
 
 def largest(queries: Tensor, documents: Tensor) -> Tensor:
@@ -180,12 +181,13 @@ def merge(best: Tensor, where: Tensor, scores: Tensor, start: int, k: int) -> tu
     return top.values, places.gather(1, top.indices)
 
 
-def as_run(queries: Sequence[str], ids: Sequence[str], best: Tensor, where: Tensor, k: int) -> dict[str, Any]:
-    """A run for ir_measures; as BEIR has it, a query does not find itself."""
+def as_run(queries: Queries, ids: Sequence[str], best: Tensor, where: Tensor, k: int) -> dict[str, Any]:
+    """A run for ir_measures, less what `may_find_itself` leaves out."""
     run = {}
-    for query, scores, places in zip(queries, best.tolist(), where.tolist(), strict=True):
-        found = [(ids[place], score) for place, score in zip(places, scores, strict=True) if ids[place] != query]
-        run[query] = dict(found[:k])
+    for query, scores, places in zip(queries.texts, best.tolist(), where.tolist(), strict=True):
+        itself = may_find_itself(query, queries.qrels)
+        found = [(ids[place], score) for place, score in zip(places, scores, strict=True)]
+        run[query] = dict([hit for hit in found if itself or hit[0] != query][:k])
     return run
 
 

@@ -193,7 +193,7 @@ def cells(collections: Sequence[str]) -> Iterator[Cell]:
 def work(cell: Cell, path: Path) -> dict[str, Any]:
     """Specialize, and measure the candidate on the fresh queries, whether it was accepted or not."""
     from mlr_rag import specialize
-    from mlr_rag.specializing import learning, workflow
+    from mlr_rag.specializing import choosing, learning, workflow
 
     part, place = part_of(path, cell.seed), FOLDER / cell.name
     if cell.what != "honest":
@@ -207,13 +207,12 @@ def work(cell: Cell, path: Path) -> dict[str, Any]:
         return original(base, model, *rest)
 
     original = workflow.compare
-    faster = {
-        "_RATE": learning._RATE * _RATE,
-        "train_query_adapter": partial(learning.train_query_adapter, learning_rate=3e-3 * _RATE),
-    }
+    too_fast = cell.what == "learning rates 100 times too high"
+    adapting = partial(choosing.train_query_adapter, learning_rate=3e-3 * _RATE)
     with (
         mock.patch.object(workflow, "compare", compare),
-        mock.patch.dict(vars(learning), faster if cell.what == "learning rates 100 times too high" else {}),
+        mock.patch.dict(vars(learning), {"_RATE": learning._RATE * _RATE} if too_fast else {}),
+        mock.patch.dict(vars(choosing), {"train_query_adapter": adapting} if too_fast else {}),
     ):
         try:
             found = specialize(

@@ -106,7 +106,7 @@ def measure(path: Path, base: MLRModel, cache: VectorCache, seed: int) -> Outcom
 
 def ndcg(kb: Retriever, test: Collection) -> list[float]:
     """nDCG@10 of each test query, in their order."""
-    values = query_metrics(test.qrels, search_all(kb, test.queries))["ndcg@10"]
+    values = query_metrics(test.qrels, search_all(kb, test.queries, test.qrels))["ndcg@10"]
     return [values[id] for id in sorted(values)]
 
 

@@ -105,7 +105,7 @@ def ndcg(model: Any, path: Path) -> list[float]:
     test = Collection.load(path, "test")
     with Retriever.open("memory:", model) as kb:
         kb.add(test.documents())
-        values = query_metrics(test.qrels, search_all(kb, test.queries))["ndcg@10"]
+        values = query_metrics(test.qrels, search_all(kb, test.queries, test.qrels))["ndcg@10"]
     return [values[id] for id in sorted(values)]
 
 

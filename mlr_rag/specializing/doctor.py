@@ -31,7 +31,10 @@ class Diagnosis:
         student: The order of the model that is to learn.
         bm25: BM25's.
         difference: Teacher - student, by query.
-        finding: "better" than student and BM25; "worse" than one of them; "unsure" where these queries cannot tell.
+        finding: "better" than its student, or "worse"; "unsure" where these queries cannot tell.
+        words_better: Whether BM25 is surely better than the teacher; False where it has the queries' words from the
+            documents that they were made of.
+        pairs: How many the teacher scored for it.
         temperature: Brings the teacher's min-max-normalized scores to the spread of the student's logits, so that the
             student learns an order and need not stretch its scale.
     """
@@ -42,24 +45,26 @@ class Diagnosis:
     bm25: float
     difference: Difference
     finding: Literal["better", "unsure", "worse"]
+    words_better: bool
+    pairs: int
     temperature: float
 
     @property
     def verdict(self) -> str:
-        """What follows, in a sentence."""
-        best = max(self.student, self.bm25)
+        """What follows, in a sentence or two."""
+        words = f" BM25 ranks better than it ({self.bm25:.3f})." if self.words_better else ""
+        return self._against_student() + words
+
+    def _against_student(self) -> str:
+        found = f"({self.teacher:.3f} against {self.student:.3f})"
         if self.finding == "better":
-            return f"It ranks clearly better than its student ({self.teacher:.3f} against {self.student:.3f})."
-        rival = "its student" if self.student >= self.bm25 else "BM25"
+            return f"It ranks clearly better than its student {found}."
         if self.finding == "worse":
             return (
-                f"It ranks worse than {rival} ({self.teacher:.3f} against {best:.3f}): what learns from it comes to no "
-                "more. Train one on your judgments (train_cross_encoder), take a mean with others, or go without."
+                f"It ranks worse than its student {found}: what learns from it comes to no more. Train one on your "
+                "judgments (train_cross_encoder), take a mean with others, or go without."
             )
-        return (
-            f"It is not surely better than {rival} ({self.teacher:.3f} against {best:.3f}): it may be the ceiling of "
-            "what learns from it."
-        )
+        return f"It is not surely better than its student {found}: it may be the ceiling of what learns from it."
 
 
 def examine(
@@ -72,8 +77,11 @@ def examine(
     cache: ScoreCache,
     seed: int = 0,
     most: int = QUERIES,
+    generated: bool = False,
 ) -> Diagnosis:
     """Let the teacher, the student and BM25 each rank the union of the student's and BM25's ten best.
+
+    Whether it is worth learning from is a matter of the student alone; that BM25 is better is said.
 
     Args:
         teacher: A Teacher.
@@ -85,6 +93,7 @@ def examine(
         cache: Keeps the teacher's scores.
         seed: Of the choice of queries.
         most: How many are asked.
+        generated: Whether they were made of the documents, so that BM25 cannot be compared.
     """
     ids = sorted(id for id in qrels if id in queries)
     asked = sorted(random.Random(seed).sample(ids, min(most, len(ids))))  # noqa: S311
@@ -97,8 +106,7 @@ def examine(
     }
     values = {name: [of_query[id] for id in asked] for name, of_query in found.items()}
     means = {name: float(np.mean(of_name)) for name, of_name in values.items()}
-    rival = "student" if means["student"] >= means["bm25"] else "bm25"
-    against = paired_bootstrap(values["teacher"], values[rival])
+    against, by_words = (paired_bootstrap(values["teacher"], values[rival]) for rival in ("student", "bm25"))
     finding: Literal["better", "unsure", "worse"] = "unsure"
     if against.p < _LEVEL:
         finding = "better" if against.mean > 0 else "worse"
@@ -107,8 +115,10 @@ def examine(
         means["teacher"],
         means["student"],
         means["bm25"],
-        paired_bootstrap(values["teacher"], values["student"]),
+        against,
         finding,
+        not generated and by_words.mean < 0 and by_words.p < _LEVEL,
+        sum(map(len, scores.values())),
         _temperature(scores, dense),
     )
 

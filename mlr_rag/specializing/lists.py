@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 
 from mlr_rag.specializing.material import Judged
@@ -31,6 +31,11 @@ class Entries:
     positives: dict[str, dict[str, int]]
     candidates: dict[str, dict[str, float]]
     corpus: Mapping[str, str]
+
+    def without(self, entries: Collection[str]) -> Entries:
+        """All but these."""
+        kept = {entry: text for entry, text in self.queries.items() if entry not in entries}
+        return Entries(kept, self.positives, self.candidates, self.corpus)
 
     def score(self, teacher: Teacher, cache: ScoreCache, entries: list[str], depth: int) -> Run:
         """The teacher's scores of each entry's passage and its `depth` first candidates."""

@@ -11,9 +11,9 @@ from mlr_rag.errors import InvalidInputError
 from mlr_rag.folders import check_space, resolved
 from mlr_rag.specializing.budget import parse_budget
 from mlr_rag.specializing.corpora import is_collection
+from mlr_rag.specializing.output import is_ours
 from mlr_rag.specializing.recipes import RECIPES
 
-REPORT = "report"  # the folder of the report, within the output
 _WORK = ".mlr-rag"  # beside the output: runs with outputs in one folder share what they have in common
 _SPACE = 1 << 30  # checkpoints and vectors
 
@@ -55,11 +55,7 @@ def check_options(
         StoreFullError: there is no room on the disk.
     """
     place, folder = _places(output, work)
-    if (
-        place.exists()
-        and not (place / REPORT / "report.json").exists()
-        and (not place.is_dir() or any(place.iterdir()))
-    ):
+    if not is_ours(place):
         raise InvalidInputError(
             f"{place} is there already, and was not made by specialize",
             found="a file" if place.is_file() else "a folder with other things in it",

@@ -16,6 +16,7 @@ _LEAST_STEPS = 10
 SEARCH = 0.3  # of what is left when the speed is known: for encoding the documents among which candidates are sought
 DOCTOR = 0.1
 _DEV, _TEST, _SCORE, _ADAPTER, _TRIAL = 0.02, 0.2, 0.3, 0.1, 0.1  # of what is left after these two
+_ALONE = 0.5  # for an adapter that is all that is trained
 _EVALUATIONS, _MIXTURES = 4, 4
 _PROBE = 330  # documents of the general probe
 _SAFETY = 0.9  # of what is left: a machine has its moods
@@ -88,7 +89,7 @@ def make_plan(
         documents: In the corpus.
         sought: Of them, those among which candidates were sought.
         lists: That could be made.
-        candidates: Objectives to be tried.
+        candidates: Objectives to be tried; 0 where only a query adapter is to be trained.
         teacher: Queries a second whose candidates the teacher scores; None without one.
     """
     left_out, left = [], left * _SAFETY
@@ -102,17 +103,21 @@ def make_plan(
     if teacher is not None and scored < lists:
         left_out.append(f"The teacher scores the candidates of {scored:,} of {lists:,} queries.")
     an_epoch = lists * test / speed.products
-    epochs = min(ADAPTER_EPOCHS, _at_least(0, left * _ADAPTER / (2 * an_epoch)))
+    adapters = 2 if candidates else 1
+    epochs = min(ADAPTER_EPOCHS, _at_least(0, left * (_ADAPTER if candidates else _ALONE) / (adapters * an_epoch)))
+    if not candidates:
+        epochs = max(epochs, 1)
     if epochs < ADAPTER_EPOCHS:
         left_out.append(f"A query adapter passes {epochs} times over the lists, and not {ADAPTER_EPOCHS}.")
     tries = candidates if candidates > 1 else 0
-    encoded = (_EVALUATIONS + tries) * dev + _MIXTURES * (dev + _PROBE) + test
-    spent = encoded / speed.encode + 2 * epochs * an_epoch + (scored / teacher if teacher else 0.0)
+    evaluations, mixtures = (_EVALUATIONS, _MIXTURES) if candidates else (0, 0)
+    encoded = (evaluations + tries) * dev + mixtures * (dev + _PROBE) + test
+    spent = encoded / speed.encode + adapters * epochs * an_epoch + (scored / teacher if teacher else 0.0)
     rest = left if math.isinf(left) else max(0.0, left - spent)
     trial = rest * _TRIAL if tries else 0.0
     passages = rest * (1 - tries * _TRIAL) * speed.train
     length = next((length for length in LENGTHS if passages >= lists * length), LENGTHS[-1])
-    wanted = math.ceil(EPOCHS * lists / BATCH)
+    wanted = math.ceil(EPOCHS * lists / BATCH) if candidates else 0
     steps = min(wanted, _at_least(_LEAST_STEPS, passages / (BATCH * length)))
     if steps < wanted:
         left_out.append(f"Training passes {steps * BATCH / lists:.2g} times over {lists:,} lists, and not {EPOCHS:g}.")
@@ -126,7 +131,7 @@ def make_plan(
         length=length,
         trial_steps=trial_steps if tries else 0,
         steps=steps,
-        evaluations=_EVALUATIONS,
+        evaluations=evaluations,
         adapter_epochs=epochs,
         seconds=round(spent + trained, 1),
         left_out=tuple(left_out),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import sys
 from collections import Counter
 from datetime import datetime, timezone
@@ -10,20 +11,24 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mlr_rag.specializing.choosing import Choosing
+from mlr_rag.specializing.gathering import ROUND_TRIP, Gathering
 from mlr_rag.specializing.guard import Decision
-from mlr_rag.specializing.learning import ROUND_TRIP, Candidate, Learning
+from mlr_rag.specializing.learning import Learning
 from mlr_rag.specializing.material import Material
+from mlr_rag.specializing.options import Options
 from mlr_rag.specializing.probe import TOLERANCE
 from mlr_rag.specializing.queries.query import GeneratedQueries
 from mlr_rag.specializing.report import data
 from mlr_rag.training.lists import beginning
 
+_PROGRAMS = ("mlr-rag", "__main__.py")
+_NO_LOSS = ("queries", "lists", "positives_added")
 _PACKAGES = ("mlr-rag", "sentence-transformers", "torch", "transformers", "ir-measures")
 
 
 def make_report(
-    learning: Learning,
-    chosen: Candidate,
+    choosing: Choosing,
     test: data.Comparison | None,
     decision: Decision | None,
     material: Material,
@@ -32,8 +37,8 @@ def make_report(
     name: str,
 ) -> data.Report:
     """Everything that was measured and decided."""
-    base, accepted = learning.base, decision is not None and decision.accepted
-    split = learning.ground.split
+    gathered, base, chosen = choosing.gathered, choosing.base, choosing.chosen
+    accepted, split = decision is not None and decision.accepted, gathered.ground.split
     probe = (
         None
         if chosen is base
@@ -42,19 +47,20 @@ def make_report(
         )
     )
     return data.Report(
-        verdict=_verdict(chosen, test, decision),
+        verdict=_verdict(choosing, test, decision),
         chosen=chosen.name if accepted else "base",
         alpha=chosen.share if accepted else 0.0,
-        reasons=_reasons(learning, decision),
-        advice=_advice(learning, decision),
+        adapter=chosen.adapter if accepted else 0.0,
+        reasons=_reasons(choosing, decision),
+        advice=_advice(choosing, decision),
         model=base.model.name,
         test=test,
         probe=probe,
-        interpolation=_interpolation(learning),
-        trials=_trials(learning),
-        curves=_curves(learning),
+        interpolation=_interpolation(choosing),
+        trials=_trials(choosing.learning),
+        curves=_curves(choosing.learning),
         layers=_layers(base.model, chosen.model),
-        teacher=_teacher(learning),
+        teacher=_teacher(gathered),
         data=data.Data(
             corpus=name,
             documents=len(material.corpus),
@@ -66,15 +72,15 @@ def make_report(
             ),
             queries={"human": _human(material)} if generated is None else _kinds(generated),
             generator=None if generated is None else writer,
-            lineage=_lineage(learning, material, generated),
+            lineage=_lineage(gathered, material, generated),
         ),
-        stages=tuple(data.Stage(name=d.name, seconds=d.seconds, reused=d.reused) for d in learning.work.done),
+        stages=tuple(data.Stage(name=d.name, seconds=d.seconds, reused=d.reused) for d in gathered.work.done),
         budget=data.Budget(
-            seconds=learning.options.budget, spent=learning.clock.spent, left_out=learning.plan.left_out
+            seconds=gathered.options.budget, spent=gathered.clock.spent, left_out=gathered.plan.left_out
         ),
         run=data.Run(
-            command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            seed=learning.options.seed,
+            command=_command(gathered.options),
+            seed=gathered.options.seed,
             machine=f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
             versions={package: metadata.version(package) for package in _PACKAGES},
             created=datetime.now(timezone.utc),
@@ -82,9 +88,22 @@ def make_report(
     )
 
 
-def _verdict(chosen: Candidate, test: data.Comparison | None, decision: Decision | None) -> str:
+def _command(options: Options) -> str:
+    if Path(sys.argv[0]).name in _PROGRAMS:
+        return shlex.join([_PROGRAMS[0], *sys.argv[1:]])
+    given = {"budget": options.budget, "objective": options.objective, "seed": options.seed}
+    given["teacher_temperature"] = options.teacher_temperature
+    return f"specialize({', '.join(f'{name}={value!r}' for name, value in given.items() if value is not None)})"
+
+
+def _verdict(choosing: Choosing, test: data.Comparison | None, decision: Decision | None) -> str:
     if test is None or decision is None:
-        return "No candidate was better on the dev queries: keep the base model."
+        if (forgetful := choosing.forgetful) is None:
+            return "No candidate was better on the dev queries: keep the base model."
+        return (
+            f"What was better on the dev queries ({choosing.base.dev:.3f} -> {forgetful.dev:.3f}) had forgotten too "
+            "much of the rest: keep the base model."
+        )
     found = test.metrics["ndcg@10"]
     told = f"nDCG@10 {found.base.mean:.3f} -> {found.specialized.mean:.3f} on {test.queries:,} held-out queries"
     if decision.accepted:
@@ -92,27 +111,41 @@ def _verdict(chosen: Candidate, test: data.Comparison | None, decision: Decision
     return f"The specialized model is not surely better, so the base is kept: {told}."
 
 
-def _reasons(learning: Learning, decision: Decision | None) -> tuple[str, ...]:
+def _reasons(choosing: Choosing, decision: Decision | None) -> tuple[str, ...]:
     reasons = [] if decision is None else list(decision.reasons)
-    if learning.trials:
-        recipe = learning.recipe
-        reasons.append(f"Of {len(learning.trials)} objectives {recipe.name} did best in a short trial: {recipe.what}.")
+    if choosing.learning.trials:
+        recipe, count = choosing.learning.recipe, len(choosing.learning.trials)
+        reasons.append(f"Of {count} objectives {recipe.name} did best in a short trial: {recipe.what}.")
     return tuple(reasons)
 
 
-def _advice(learning: Learning, decision: Decision | None) -> tuple[str, ...]:
+def _advice(choosing: Choosing, decision: Decision | None) -> tuple[str, ...]:
+    gathered, forgetful = choosing.gathered, choosing.forgetful
     advice = [] if decision is None else list(decision.advice)
-    known = learning.diagnosis
-    if known is not None and known.finding != "better":
+    if decision is None and forgetful is None:
+        train = len(gathered.ground.split.train.queries)
+        advice.append(
+            f"More training queries ({train:,} there were), a teacher that knows more, or a longer budget; or the base "
+            "model knows these documents well enough."
+        )
+    if forgetful is not None:
+        fall = choosing.base.probe - forgetful.probe
+        advice.append(
+            f"A candidate came to {forgetful.dev:.3f} on the dev queries, but falls by {fall:.3f} on general ones, "
+            f"beyond the tolerance of {TOLERANCE:.3f}. Pass a probe= of what your users ask beside these, or "
+            "objective='queries', which leaves every document alone."
+        )
+    known = gathered.diagnosis
+    if known is not None and (known.finding != "better" or known.words_better):
         advice.append(f"The teacher: {known.verdict}")
     return tuple(advice)
 
 
-def _interpolation(learning: Learning) -> tuple[data.Interpolated, ...]:
-    if learning.options.objective == "queries":
+def _interpolation(choosing: Choosing) -> tuple[data.Interpolated, ...]:
+    if not choosing.tuned:
         return ()
-    points = [(0.0, learning.base.dev, learning.base.probe)]
-    points += [(each.share or 0.0, each.dev, each.probe) for each in learning.tuned]
+    points = [(0.0, choosing.base.dev, choosing.base.probe)]
+    points += [(each.share, each.dev, each.probe) for each in choosing.tuned]
     return tuple(data.Interpolated(alpha=alpha, dev=dev, probe=probe) for alpha, dev, probe in sorted(points))
 
 
@@ -127,12 +160,12 @@ def _trials(learning: Learning) -> tuple[data.Trial, ...]:
             seconds=done.value.seconds,
             chosen=recipe is learning.recipe,
         )
-        for recipe, done in zip(learning.recipes, learning.trials, strict=False)
+        for recipe, done in zip(learning.gathered.recipes, learning.trials, strict=False)
     )
 
 
 def _curves(learning: Learning) -> tuple[data.Curve, ...]:
-    if learning.options.objective == "queries":
+    if not learning.gathered.recipes:
         return ()
     done, _ = learning.trained
     result = done.value
@@ -154,19 +187,21 @@ def _layers(base: Any, model: Any) -> tuple[data.LayerWeight, ...]:
     )
 
 
-def _teacher(learning: Learning) -> data.Teacher | None:
-    known, teacher, scores = learning.diagnosis, learning.teacher, learning.work.scores
+def _teacher(gathered: Gathering) -> data.Teacher | None:
+    known, teacher = gathered.diagnosis, gathered.teacher
     if known is None or teacher is None:
         return None
+    scored = {} if gathered.scored is None else gathered.scored.value
+    pairs = known.pairs + sum(map(len, scored.values()))
     return data.Teacher(
         name=beginning(teacher.name),
         ndcg=known.teacher,
         student=known.student,
         bm25=known.bm25,
         verdict=known.verdict,
-        temperature=known.temperature,
-        pairs=scores.asked + scores.hits,
-        from_cache=scores.hits,
+        temperature=gathered.teacher_temperature,
+        pairs=pairs,
+        from_cache=max(0, pairs - gathered.work.scores.asked),
     )
 
 
@@ -178,42 +213,42 @@ def _kinds(generated: GeneratedQueries) -> dict[str, int]:
     return dict(Counter(query.kind for query in generated.queries))
 
 
-def _lineage(learning: Learning, material: Material, generated: GeneratedQueries | None) -> tuple[data.Step, ...]:
-    lists, counts = learning.lists
-    split, entries = learning.ground.split, len(learning.entries.queries)
-    train, trusted = len(split.train.queries), len(learning.trusted.queries)
+def _lineage(gathered: Gathering, material: Material, generated: GeneratedQueries | None) -> tuple[data.Step, ...]:
+    lists, counts = gathered.lists
+    split, entries = gathered.ground.split, len(gathered.entries.queries)
+    train, learnable, trusted = (len(each.queries) for each in (split.train, gathered.learnable, gathered.trusted))
     given = _human(material) if generated is None else len(generated.queries)
     of_queries = {reason: n for reason, n in material.notes.items() if "queries" in reason}  # others are of documents
     dropped = of_queries if generated is None else dict(generated.dropped)
-    reasons = ((reason, n) for reason, n in counts.items() if n and reason not in ("queries", "lists"))
+    held = {
+        "dev": len(split.dev.queries),
+        "test": len(split.test.queries),
+        "nearly the same as one of these": split.leaks.near_queries,
+        "without a passage that is not held out": split.leaks.queries_dropped,
+    }
     steps = [
         data.Step(name="queries", unit="queries", before=given + sum(dropped.values()), after=given, left_out=dropped),
-        data.Step(
-            name="for training",
-            unit="queries",
-            before=given,
-            after=train,
-            left_out={"dev": len(split.dev.queries), "test": len(split.test.queries)},
-        ),
+        data.Step(name="for training", unit="queries", before=given, after=train, left_out=_counted(held)),
     ]
-    learnable = len(learning.learnable.queries)
     if learnable < train:
         left = {"of documents that there is no time to search": train - learnable}
         steps.append(data.Step(name="time", unit="queries", before=train, after=learnable, left_out=left))
     if generated is not None:
         left = {f"do not find their own document in the first {ROUND_TRIP}": learnable - trusted}
         steps.append(data.Step(name="round trip", unit="queries", before=learnable, after=trusted, left_out=left))
-    return (
-        *steps,
-        data.Step(name="relevant passages", unit="pairs", before=trusted, after=entries),
-        data.Step(
-            name="lists",
-            unit="lists",
-            before=entries,
-            after=len(lists),
-            left_out={reason.replace("_", " "): n for reason, n in reasons},
-        ),
-    )
+    steps.append(data.Step(name="relevant passages", unit="pairs", before=trusted, after=entries))
+    if generated is not None and gathered.scored is not None:
+        after = entries - len(gathered.doubted)
+        left = {"the teacher prefers another passage, or finds none good": len(gathered.doubted)}
+        steps.append(data.Step(name="teacher", unit="pairs", before=entries, after=after, left_out=left))
+        entries = after
+    reasons = {reason.replace("_", " "): n for reason, n in counts.items() if reason not in _NO_LOSS}
+    steps.append(data.Step(name="lists", unit="lists", before=entries, after=len(lists), left_out=_counted(reasons)))
+    return tuple(steps)
+
+
+def _counted(reasons: dict[str, int]) -> dict[str, int]:
+    return {reason: count for reason, count in reasons.items() if count}
 
 
 def model_card(report: data.Report) -> str:

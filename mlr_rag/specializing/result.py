@@ -16,7 +16,8 @@ class Specialized:
     Attributes:
         accepted: Whether a model was found that is surely better than the base.
         model: That model, or else the base.
-        metrics: Of the test queries, base → and specialized → metric → mean; {} where nothing was tested.
+        metrics: Of the test queries, base → and specialized → metric → mean: of what was tested, accepted or not; both
+            are the base's where no candidate was worth testing.
         report: Everything that was measured and decided.
         report_path: The page of the report.
         output: The folder of the model, where one was accepted, and of the report.

@@ -16,11 +16,14 @@ from mlr_rag.training.collator import ListCollator
 from mlr_rag.training.lists import TrainingList
 from mlr_rag.training.loss import ListLoss
 from mlr_rag.training.objectives import InfoNCE
+from mlr_rag.training.teachers.scores import ScoreCache
+from mlr_rag.training.teachers.teacher import Teacher
 from mlr_rag.training.trainer.arguments import has_bfloat16
 from mlr_rag.training.trainer.attention import plain_attention
 
 _TEXTS, _STEPS, _LISTS, _LENGTH = 96, 3, 16, 3
 _QUERIES, _DOCUMENTS = 64, 4096
+_PAIRS, _KNOWN = 32, 1e9
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,29 @@ def measure_speed(base: Any, corpus: Mapping[str, str], queries: Sequence[str], 
         optimizer.step()
         seconds.append(time.perf_counter() - started)
     return Speed(encode, len(batch["passage_input_ids"]) / min(seconds[1:]), _products(base.dimension))
+
+
+def measure_teacher(
+    teacher: Teacher, corpus: Mapping[str, str], queries: Sequence[str], cache: ScoreCache, seed: int = 0
+) -> float:
+    """Pairs a second that a teacher scores, from a few that it was never asked for; very many where all are known.
+
+    Args:
+        teacher: What scores.
+        corpus: Document id → text.
+        queries: One or more.
+        cache: Knows what it was asked for, and keeps what it is asked for now.
+        seed: Of the choice of pairs.
+    """
+    draw = random.Random(seed)  # noqa: S311
+    texts = sorted(set(corpus.values()))
+    pairs = list(dict.fromkeys((draw.choice(queries), draw.choice(texts)) for _ in range(_PAIRS)))
+    fresh = [pair for pair, known in zip(pairs, cache.known(teacher, pairs), strict=True) if not known]
+    if not fresh:
+        return _KNOWN
+    started = time.perf_counter()
+    cache.score(teacher, fresh, show_progress=False)
+    return len(fresh) / max(time.perf_counter() - started, 1e-6)
 
 
 def _products(dimension: int) -> float:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
+from mlr_rag import __version__
 from mlr_rag.specializing.precision import HalfPrecisionVectors
 from mlr_rag.training.cache import content_key
 from mlr_rag.training.teachers.scores import ScoreCache
@@ -66,22 +67,24 @@ class Workspace:
             kind: The type of its value, which pydantic writes as JSON and reads.
             work: Gives it.
         """
-        key = content_key(name, json.dumps(depends, sort_keys=True)).hex()[:20]
+        key = _key(name, depends)
         file = self.folder / "stages" / f"{name.replace(' ', '-')}-{key}.json"
         self._listen(name)
-        kept, reused = TypeAdapter(_Kept[kind]), file.exists()  # type: ignore[valid-type]
-        if not reused:
+        kept = TypeAdapter(_Kept[kind])  # type: ignore[valid-type]
+        found = _read(file, kept)
+        reused = found is not None
+        if found is None:
             started = time.perf_counter()
             value = work()
             _write(file, kept.dump_json(_Kept(round(time.perf_counter() - started, 3), value)))
-        found = kept.validate_json(file.read_bytes())  # the first time as well, so that both times are alike
+            found = kept.validate_json(file.read_bytes())  # the first time as well, so that both times are alike
         done = Done(name, key, found.value, found.seconds, reused)
         self.done.append(done)
         return done
 
     def run_folder(self, name: str, depends: list[Any]) -> Path:
         """Where a training run keeps its checkpoints."""
-        return self.folder / "runs" / f"{name}-{content_key(name, json.dumps(depends, sort_keys=True)).hex()[:20]}"
+        return self.folder / "runs" / f"{name}-{_key(name, depends)}"
 
     def delete(self, run_folder: Path) -> None:
         """Delete a run's checkpoints, when what they led to is kept; half of them would be refused as another's."""
@@ -103,8 +106,23 @@ class _Kept(Generic[T]):
     value: T
 
 
+def _key(name: str, depends: list[Any]) -> str:
+    return content_key(__version__, name, json.dumps(depends, sort_keys=True)).hex()[:20]
+
+
+def _read(file: Path, kept: TypeAdapter[Any]) -> Any:
+    """What the stage gave; None where it was not done, or a power failure has left nothing legible."""
+    try:
+        return kept.validate_json(file.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
 def _write(file: Path, content: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(f".{os.getpid()}.partial")  # another run may be in the same stage
-    partial.write_bytes(content)
+    with partial.open("wb") as opened:
+        opened.write(content)
+        opened.flush()
+        os.fsync(opened.fileno())
     partial.replace(file)

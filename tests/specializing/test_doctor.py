@@ -52,10 +52,19 @@ def test_a_teacher_that_guesses_is_worse_and_the_verdict_says_what_can_be_done()
     assert "train_cross_encoder" in found.verdict
 
 
-def test_a_teacher_that_is_worse_than_bm25_alone_is_worse_too():
+def test_a_teacher_that_is_worse_than_bm25_may_still_be_learned_from_and_that_is_said():
     found = _examined(_guesses, student=9, bm25=1)
-    assert found.finding == "worse"
-    assert "worse than BM25" in found.verdict
+    assert found.finding == "better"
+    assert found.words_better
+    assert "BM25 ranks better" in found.verdict
+
+
+def test_bm25_is_no_rival_where_the_queries_were_made_of_the_documents():
+    teacher = CallableTeacher(_guesses, "guesses")
+    found = examine(teacher, QUERIES, QRELS, CORPUS, _run(9), _run(1), ScoreCache(), generated=True)
+    assert found.bm25 == 1
+    assert not found.words_better
+    assert "BM25" not in found.verdict
 
 
 def test_no_more_queries_are_asked_than_are_allowed():

@@ -35,6 +35,14 @@ def test_one_candidate_needs_no_trial_and_no_teacher_no_scores():
     assert (plan.trial_steps, plan.scored) == (0, 0)
 
 
+def test_an_adapter_alone_needs_no_steps_and_gets_the_time():
+    sizes = {"documents": 1000, "sought": 1000, "lists": 500}
+    plan = make_plan(60, SPEED, **sizes, candidates=0, teacher=None)
+    assert (plan.steps, plan.trial_steps, plan.evaluations, plan.adapter_epochs) == (0, 0, 0, 10)
+    assert not [line for line in plan.left_out if "Training" in line]
+    assert plan.seconds < make_plan(0, SPEED, **sizes, candidates=1, teacher=None).seconds
+
+
 @settings(deadline=None)
 @given(
     left=st.floats(120, 7200),

@@ -71,6 +71,15 @@ def test_a_file_that_was_being_written_when_the_process_died_counts_for_nothing(
         assert work.stage("search", [], int, lambda: 4).value == 4
 
 
+def test_a_file_without_a_content_counts_for_nothing(folder):
+    """As a power failure leaves it."""
+    with closing(Workspace(folder)) as work:
+        key = work.stage("search", [], int, lambda: 3).key
+        (folder / "stages" / f"search-{key}.json").write_bytes(b"")
+        again = work.stage("search", [], int, lambda: 4)
+        assert (again.value, again.reused) == (4, False)
+
+
 def test_each_stage_is_told_as_it_begins(folder):
     told = []
     with closing(Workspace(folder, told.append)) as work:

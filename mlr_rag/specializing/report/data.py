@@ -187,7 +187,7 @@ class Teacher(_Values):
     Attributes:
         ndcg, student, bm25: nDCG@10 of the same lists in the order of each.
         verdict: What follows, in a sentence.
-        temperature: Proposed from the spread of its scores.
+        temperature: As asked for, or proposed from the spread of its scores.
         pairs: How many it scored, all told; `from_cache` of them cost nothing.
     """
 
@@ -278,6 +278,7 @@ class Report(_Values):
         verdict: The decision in a sentence.
         chosen: What was handed back; "base" where every candidate was refused.
         alpha: The share of the tuned weights in it; 0 for the base, None where weights are not mixed.
+        adapter: The share of a query adapter in it; 0 without one.
         reasons: Why, a sentence each.
         advice: What would help, a sentence each.
         model: The base model's name.
@@ -290,6 +291,7 @@ class Report(_Values):
     verdict: str
     chosen: Literal["tuned", "interpolated", "query_adapter", "base"]
     alpha: float | None = None
+    adapter: float = 0.0
     reasons: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
     model: str

@@ -16,6 +16,8 @@ def to_markdown(report: Report) -> str:
     mixed = (
         f", {numbers('share', 'alpha')} tuned" if report.chosen == "interpolated" and report.alpha is not None else ""
     )
+    if report.adapter and report.chosen != "query_adapter":
+        mixed += f", with {numbers('share', 'adapter')} of a query adapter"
     parts = [
         f"# {plain(report.verdict)}",
         f"**{mark}**; handed back: {CHOSEN[report.chosen]}{mixed}. {plain(report.model)} on {plain(data.corpus)}.",
