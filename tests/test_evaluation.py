@@ -139,6 +139,18 @@ def test_a_retriever_is_evaluated(tmp_path: Path, tiny_model: MLRModel) -> None:
         assert evaluate(kb, collection).metrics == found.metrics  # over what the first one left there
 
 
+def test_queries_and_documents_that_are_numbered_alike_are_found(tmp_path: Path, tiny_model: MLRModel) -> None:
+    place = folder(tmp_path / "c")
+    texts = ["the old stone bridge", "water in the kettle", "paris is in france"]
+    for name in ("corpus", "queries"):
+        lines = (json.dumps({"_id": str(number), "text": text}) for number, text in enumerate(texts))
+        (place / f"{name}.jsonl").write_text("\n".join(lines))
+    rows = [f"{number}\t{number}\t1" for number in range(3)]
+    (place / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *rows]))
+    with Retriever.open("memory:", tiny_model) as kb:
+        assert evaluate(kb, Collection.load(place)).metrics["ndcg@10"] == pytest.approx(1)
+
+
 def test_a_collection_with_other_documents_is_not_touched(tmp_path: Path, tiny_model: MLRModel) -> None:
     with Retriever.open("memory:", tiny_model) as kb:
         kb.add("my own note")

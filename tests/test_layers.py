@@ -236,6 +236,13 @@ def test_a_query_does_not_find_itself(tmp_path: Path, tiny_model_dir: Path) -> N
     assert measured.scores["retrieved"].n == 2
 
 
+def test_a_query_finds_the_document_that_is_numbered_like_it_and_relevant(tmp_path: Path, tiny_model_dir: Path) -> None:
+    texts = {"1": "the old road", "2": "the old stone road", "3": "paris is in france"}
+    write(tmp_path, texts, {"1": "old road", "2": "old stone"}, {"dev": ["1\t1\t1", "2\t3\t1"]})
+    rankings = run_pass(str(tiny_model_dir), Collection.load(tmp_path, "dev")).rankings(System("one", (3,)))
+    assert {query: set(found) for query, found in rankings.items()} == {"1": {"1", "2", "3"}, "2": {"1", "3"}}
+
+
 def test_relevant_documents_that_the_corpus_lacks_count_as_not_found(tmp_path: Path, tiny_model_dir: Path) -> None:
     write(tmp_path, {"a": "the old road", "b": "water"}, {"q": "road"}, {"dev": ["q\tgone\t1"]})
     report = measure_layers(tiny_model_dir, Collection.load(tmp_path, "dev"))

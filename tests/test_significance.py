@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import math
 import tracemalloc
+from itertools import product
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from mlr_rag import InvalidInputError
-from mlr_rag.evaluation.significance import detectable, holm, interval, paired_bootstrap, paired_randomization
+from mlr_rag.evaluation.significance import detectable, holm, interval, paired_bootstrap, paired_randomization, spread
 
 TESTS = [
-    lambda a, b, **options: paired_bootstrap(a, b, **options).p,
+    lambda a, b, *groups, **options: paired_bootstrap(a, b, *groups, **options).p,
     paired_randomization,
 ]
 
@@ -94,6 +95,71 @@ def test_a_seed_gives_the_same_again_and_another_seed_another() -> None:
     assert paired_bootstrap(a, b) == paired_bootstrap(a, b)
     assert paired_bootstrap(a, b) != paired_bootstrap(a, b, seed=1)
     assert paired_randomization(a, b) != paired_randomization(a, b, seed=1)
+
+
+def test_groups_of_one_query_each_change_nothing() -> None:
+    a, b = systems(60, 0.05)
+    groups = [f"query {n}" for n in range(60)]
+    assert paired_bootstrap(a, b, groups) == paired_bootstrap(a, b)
+    assert paired_randomization(a, b, groups) == paired_randomization(a, b)
+    assert interval(a, groups) == interval(a)
+    assert spread(a, groups) == spread(a) == pytest.approx(np.std(a, ddof=1))
+
+
+@pytest.mark.parametrize("test", TESTS)
+def test_copies_of_queries_in_their_group_add_no_evidence_and_as_independent_ones_do(test: object) -> None:
+    a, b = systems(30, 0.1)
+    five_times = [np.repeat(each, 5) for each in (a, b)]
+    groups = np.repeat(np.arange(30), 5)
+    assert test(*five_times, groups) == pytest.approx(test(a, b), abs=1e-12)
+    assert test(*five_times) < 0.5 * test(a, b)
+    assert spread(five_times[0], groups) / 150**0.5 == pytest.approx(spread(a) / 30**0.5)
+
+
+def test_copies_of_queries_in_their_group_leave_the_interval_as_it_is() -> None:
+    a, _ = systems(30)
+    ours, alone = interval(np.repeat(a, 5), np.repeat(np.arange(30), 5)), interval(a)
+    assert (ours.mean, ours.low, ours.high) == pytest.approx((alone.mean, alone.low, alone.high))
+
+
+def test_for_few_groups_all_exchanges_of_whole_groups_are_tried() -> None:
+    a, b = systems(12, 0.2, seed=3)
+    groups = [0, 0, 0, 1, 2, 2, 3, 3, 3, 3, 4, 5]
+    sums = [(a - b)[[place for place, label in enumerate(groups) if label == group]].sum() for group in range(6)]
+    every = [abs(np.dot(signs, sums)) for signs in product((-1, 1), repeat=6)]
+    assert paired_randomization(a, b, groups) == np.mean(np.array(every) >= abs(sum(sums)) - 1e-9)
+
+
+def test_the_interval_of_groups_of_all_sizes_holds_the_truth_about_as_often_as_it_says() -> None:
+    draw, groups = np.random.default_rng(0), np.repeat(np.arange(60), np.arange(60) % 6 + 1)
+    held = {True: 0, False: 0}
+    for seed in range(300):
+        values = draw.normal(0, 1, 60)[groups] + draw.normal(0, 0.5, len(groups))
+        for known in held:
+            found = interval(values, groups if known else None, samples=400, seed=seed)
+            held[known] += found.low <= 0 <= found.high
+    assert held[True] / 300 == pytest.approx(0.93, abs=0.03)  # percentiles of 60 are a little too narrow
+    assert held[False] / 300 < 0.8
+
+
+def test_the_spread_of_groups_tells_the_error_of_the_mean() -> None:
+    draw, groups = np.random.default_rng(0), np.repeat(np.arange(60), np.arange(60) % 6 + 1)
+    samples = [draw.normal(0, 1, 60)[groups] + draw.normal(0, 0.5, len(groups)) for _ in range(300)]
+    told = np.mean([spread(values, groups) for values in samples]) / len(groups) ** 0.5
+    assert told == pytest.approx(np.std([values.mean() for values in samples]), rel=0.1)
+
+
+@pytest.mark.parametrize("test", [*TESTS, lambda a, b, groups: interval(a, groups)])
+def test_groups_of_other_queries_are_refused(test: object) -> None:
+    with pytest.raises(InvalidInputError, match="each query needs its group: found 2 for 3 queries"):
+        test([0.1, 0.2, 0.3], [0.3, 0.2, 0.2], [0, 1])
+
+
+def test_one_group_proves_nothing_and_has_no_spread() -> None:
+    for test in TESTS:
+        assert test([0.9, 0.8], [0.1, 0.3], ["one", "one"]) == 1.0
+    with pytest.raises(InvalidInputError, match="one group of queries has no spread"):
+        spread([0.9, 0.8], ["one", "one"])
 
 
 def test_memory_stays_bounded_for_many_queries() -> None:

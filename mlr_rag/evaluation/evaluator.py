@@ -12,6 +12,7 @@ import numpy.typing as npt
 from sentence_transformers.base.evaluation import BaseEvaluator
 
 from mlr_rag.errors import InvalidInputError
+from mlr_rag.evaluation.itself import may_find_itself
 from mlr_rag.evaluation.metrics import DEPTH, Qrels, Run, mean_metrics, query_metrics
 from mlr_rag.model.encoding import WINDOW
 
@@ -23,9 +24,9 @@ class RetrievalEvaluator(BaseEvaluator):
     """nDCG@10, MRR@10 and recall@100 of a model that searches a corpus for every query, exactly.
 
     Grades are used as they are; documents of equal scores rank by id, as in the stores; of a document with several
-    vectors the best one counts; a query that is itself a document does not find itself. Memory does not grow with the
-    corpus beyond its texts. Of a small corpus the vectors are kept, and serve for as long as the model's document side
-    stays as it is.
+    vectors the best one counts; a query that is itself a document does not find itself (see `may_find_itself`). Memory
+    does not grow with the corpus beyond its texts. Of a small corpus the vectors are kept, and serve for as long as the
+    model's document side stays as it is.
 
     Args:
         queries: The text of each query, by id.
@@ -101,7 +102,9 @@ class RetrievalEvaluator(BaseEvaluator):
         queries = np.asarray(model.encode_query(list(self._queries.values())), np.float32)
         ids = list(self._corpus)  # sorted, so that a document's position stands for its id among equal scores
         place = {id: position for position, id in enumerate(ids)}
-        itself = np.array([place.get(id, _BEYOND) for id in self._queries])
+        itself = np.array(
+            [_BEYOND if may_find_itself(id, self._qrels) else place.get(id, _BEYOND) for id in self._queries]
+        )
         scores = np.full((len(queries), 0), -np.inf, np.float32)
         positions = np.empty(scores.shape, np.int64)
         for start, documents in zip(range(0, len(ids), WINDOW), self._encoded(model, ids), strict=True):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mlr_rag import progress
 from mlr_rag.documents import Document
+from mlr_rag.evaluation.itself import may_find_itself
 from mlr_rag.evaluation.layer_scores import DEPTH, Best, Scores, Similarity, System, systems_of
 from mlr_rag.model.encoding import WINDOW
 from mlr_rag.model.model import MLRModel
@@ -42,6 +43,7 @@ class LayerPass:
         self._model, self._similarity = model, similarity
         self._last = System("one", model.layers[-1:])
         self._rows = {id: row for row, id in enumerate(queries)}
+        self._itself = {id: row for id, row in self._rows.items() if not may_find_itself(id, qrels)}
         self._relevant: dict[str, list[int]] = {}
         for query, grades in qrels.items():
             for document, grade in grades.items():
@@ -92,8 +94,8 @@ class LayerPass:
             self.scores["relevant"].add(scores[:, rows, columns])
         itself = torch.zeros(scores.shape[1:], dtype=torch.bool, device=scores.device)
         for column, id in enumerate(ids):
-            if id in self._rows:  # as BEIR: a query does not find itself
-                itself[self._rows[id], column] = True
+            if id in self._itself:
+                itself[self._itself[id], column] = True
         start = len(self.ids)
         self.ids += ids
         for system, best in self.best.items():

@@ -13,6 +13,7 @@ import ir_measures
 from mlr_rag import progress
 from mlr_rag.errors import InvalidInputError
 from mlr_rag.evaluation.collection import Collection
+from mlr_rag.evaluation.itself import may_find_itself
 
 if TYPE_CHECKING:
     from mlr_rag.retriever import Retriever
@@ -63,7 +64,7 @@ def evaluate(retriever: Retriever, collection: Collection) -> Evaluation:
         )
     blank = [not text for _, text in collection.texts()]
     retriever.sync(collection.documents())
-    run = search_all(retriever, collection.queries)
+    run = search_all(retriever, collection.queries, collection.qrels)
     return Evaluation(
         metrics=mean_metrics(collection.qrels, run),
         documents=len(blank),
@@ -74,15 +75,17 @@ def evaluate(retriever: Retriever, collection: Collection) -> Evaluation:
     )
 
 
-def search_all(retriever: Retriever, queries: Mapping[str, str], k: int = DEPTH) -> dict[str, dict[str, float]]:
-    """The run: the k best documents of each query and their scores."""
+def search_all(
+    retriever: Retriever, queries: Mapping[str, str], qrels: Qrels, k: int = DEPTH
+) -> dict[str, dict[str, float]]:
+    """The run: the k best documents of each query and their scores, less what `may_find_itself` leaves out."""
     run: dict[str, dict[str, float]] = {}
     bar = progress.start("Searching", len(queries), None)
     remaining = iter(queries.items())
     while part := list(islice(remaining, _AT_ONCE)):
         for (id, _), hits in zip(part, retriever.search_many([text for _, text in part], k + 1), strict=True):
-            others = [hit for hit in hits if hit.document.id != id]  # as BEIR: a query does not find itself
-            run[id] = {hit.document.id: hit.score for hit in others[:k]}
+            found = [hit for hit in hits if hit.document.id != id or may_find_itself(id, qrels)]
+            run[id] = {hit.document.id: hit.score for hit in found[:k]}
         bar.update(len(part))
     bar.close()
     return run

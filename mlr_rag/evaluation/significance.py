@@ -4,15 +4,20 @@ A measure of a system is a mean over queries, and another set of queries would h
 are resampled (bootstrap) or the two systems exchanged query by query (randomization); no distribution is assumed.
 Smucker, Allan and Carterette (CIKM 2007) compare these tests for retrieval and find that they agree with each other;
 Sakai (SIGIR 2006) introduces the bootstrap there, and topic set size design (Information Retrieval Journal 2016).
+
+Queries that ask for the same passages, or are paraphrases, gain and lose together: as independent ones they would tell
+more than they know. `groups` names the group of each, by a label. Then whole groups are resampled (the cluster
+bootstrap: Field and Welsh, JRSS B 2007) and whole groups exchanged, as the wild cluster bootstrap does with residuals
+(Cameron, Gelbach and Miller, Review of Economics and Statistics 2008); groups of one query each change nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +29,7 @@ _AT_ONCE = 2**22  # numbers drawn and held at a time
 _EQUAL = 1e-12  # means that differ by less are equal: sums of floats depend on their order
 
 Values = npt.NDArray[np.float64]
+Groups: TypeAlias = Sequence[Hashable] | None
 
 
 @dataclass(frozen=True)
@@ -42,56 +48,72 @@ class Difference(Interval):
     p: float
 
 
-def interval(values: Sequence[float] | Values, samples: int = 10_000, seed: int = 0) -> Interval:
+def interval(
+    values: Sequence[float] | Values, groups: Groups = None, *, samples: int = 10_000, seed: int = 0
+) -> Interval:
     """The mean of per-query values `(n,)` and its 95% interval, by the percentiles of `samples` bootstrap means.
 
-    One query gives an interval of no width: it says nothing about others.
+    One query, or one group, gives an interval of no width: it says nothing about others.
 
     Raises:
-        InvalidInputError: no values, or one that is not finite.
+        InvalidInputError: no values, one that is not finite, or another number of groups.
     """
     checked = _checked(values)
-    return Interval(float(checked.mean()), *_percentiles(_bootstrap(checked, samples, seed)))
+    sums, sizes = _by_group(checked, groups)
+    return Interval(float(checked.mean()), *_percentiles(_bootstrap(sums, sizes, samples, seed)))
 
 
 def paired_bootstrap(
-    a: Sequence[float] | Values, b: Sequence[float] | Values, samples: int = 10_000, seed: int = 0
+    a: Sequence[float] | Values,
+    b: Sequence[float] | Values,
+    groups: Groups = None,
+    *,
+    samples: int = 10_000,
+    seed: int = 0,
 ) -> Difference:
     """The difference of two systems' per-query values, `(n,)` each and in the same order, by resampling queries.
 
     The interval holds the percentiles of the resampled mean differences. With these shifted to a mean of zero,
     p = (1 + how many are as far from zero as the observed one) / (1 + samples), two-sided (Sakai 2006, Smucker et
-    al. 2007). One query, or no difference in any, gives p = 1.
+    al. 2007). One query, one group, or no difference in any, gives p = 1.
 
     Raises:
         InvalidInputError: unequal lengths, no values, or one that is not finite.
     """
     differences = _differences(a, b)
     mean = float(differences.mean())
-    means = _bootstrap(differences, samples, seed)
-    p = 1.0 if len(differences) == 1 else _share(np.abs(means - mean) >= abs(mean) - _EQUAL)
+    sums, sizes = _by_group(differences, groups)
+    means = _bootstrap(sums, sizes, samples, seed)
+    p = 1.0 if len(sums) == 1 else _share(np.abs(means - mean) >= abs(mean) - _EQUAL)
     return Difference(mean, *_percentiles(means), p)
 
 
 def paired_randomization(
-    a: Sequence[float] | Values, b: Sequence[float] | Values, samples: int = 10_000, seed: int = 0
+    a: Sequence[float] | Values,
+    b: Sequence[float] | Values,
+    groups: Groups = None,
+    *,
+    samples: int = 10_000,
+    seed: int = 0,
 ) -> float:
     """The randomization test: two-sided p, over exchanges of two systems' values, `(n,)` each, query by query.
 
-    If the systems are alike, each difference could as well have had the other sign (Fisher; Smucker et al. 2007).
-    All 2^n signs are tried where they are no more than `samples`, else as many random ones, and then
-    p = (1 + how many means are as far from zero) / (1 + samples). One query, or no difference in any, gives p = 1.
+    If the systems are alike, each difference could as well have had the other sign (Fisher; Smucker et al. 2007), those
+    of a group all at once. All 2^n signs of n queries or groups are tried where they are no more than `samples`, else
+    as many random ones, and then p = (1 + how many means are as far from zero) / (1 + samples). One query, one group,
+    or no difference in any, gives p = 1.
 
     Raises:
         InvalidInputError: unequal lengths, no values, or one that is not finite.
     """
     differences = _differences(a, b)
-    observed, n = abs(differences.mean()) - _EQUAL, len(differences)
+    sums, _ = _by_group(differences, groups)
+    observed, queries, n = abs(differences.mean()) - _EQUAL, len(differences), len(sums)
     if n < 63 and 2**n <= samples:
         flips = np.arange(2**n)[:, None] >> np.arange(n) & 1
-        return float(np.mean(np.abs((1 - 2 * flips) @ differences / n) >= observed))
+        return float(np.mean(np.abs((1 - 2 * flips) @ sums / queries) >= observed))
     draw = np.random.default_rng(seed)
-    means = _in_parts(samples, n, lambda rows: (1 - 2 * draw.integers(0, 2, (rows, n), np.int8)) @ differences / n)
+    means = _in_parts(samples, n, lambda rows: (1 - 2 * draw.integers(0, 2, (rows, n), np.int8)) @ sums / queries)
     return _share(np.abs(means) >= observed)
 
 
@@ -111,7 +133,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def detectable(n: int, std: float, alpha: float = 0.05, power: float = 0.8) -> float:
     """The smallest true difference of means that n queries show with probability `power` at level `alpha`.
 
-    (z_(1 - alpha/2) + z_power) * std / sqrt(n), with `std` that of the per-query differences: the normal
+    (z_(1 - alpha/2) + z_power) * std / sqrt(n), with `std` that of the per-query differences (see spread): the normal
     approximation of a two-sided paired test (Sakai 2016).
 
     Raises:
@@ -127,9 +149,48 @@ def detectable(n: int, std: float, alpha: float = 0.05, power: float = 0.8) -> f
     return (normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(power)) * std / math.sqrt(n)
 
 
-def _bootstrap(values: Values, samples: int, seed: int) -> Values:
-    draw, n = np.random.default_rng(seed), len(values)
-    return _in_parts(samples, n, lambda rows: values[draw.integers(0, n, (rows, n))].mean(axis=1))
+def spread(values: Sequence[float] | Values, groups: Groups = None) -> float:
+    """The standard deviation of per-query values `(n,)`; of groups, what makes spread / sqrt(n) the mean's error.
+
+    That is how far independent queries would have to scatter for their mean to be no better known. The error is the
+    cluster-robust one, of the groups' residuals, times sqrt(G / (G - 1)) for G groups (Cameron, Gelbach and Miller
+    2008).
+
+    Raises:
+        InvalidInputError: no values, one that is not finite, another number of groups, or fewer than two of them.
+    """
+    checked = _checked(values)
+    sums, sizes = _by_group(checked, groups)
+    n = len(sums)
+    if n < 2:
+        raise InvalidInputError("one group of queries has no spread", found=f"{len(checked):,} queries", expected="two")
+    residuals = sums - sizes * checked.mean()
+    return float(np.sqrt(n / (n - 1) * np.square(residuals).sum() / len(checked)))
+
+
+def _by_group(values: Values, groups: Groups) -> tuple[Values, Values]:
+    """The sum of each group's values and how many they are, in the order in which the groups come."""
+    if groups is None:
+        return values, np.ones(len(values))
+    if len(groups) != len(values):
+        raise InvalidInputError(
+            "each query needs its group", found=f"{len(groups):,} for {len(values):,} queries", expected="as many"
+        )
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(groups))}
+    of_query = [numbers[label] for label in groups]
+    return np.bincount(of_query, values).astype(np.float64), np.bincount(of_query).astype(np.float64)
+
+
+def _bootstrap(sums: Values, sizes: Values, samples: int, seed: int) -> Values:
+    """Means over the queries of resampled groups: more or fewer queries than there are, where groups differ in size."""
+    draw, n = np.random.default_rng(seed), len(sums)
+
+    def means(rows: int) -> Values:
+        drawn = draw.integers(0, n, (rows, n))
+        found: Values = sums[drawn].mean(axis=1) / sizes[drawn].mean(axis=1)
+        return found
+
+    return _in_parts(samples, n, means)
 
 
 def _in_parts(samples: int, n: int, means: Callable[[int], Values]) -> Values:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any
+import re
+from collections.abc import Mapping
+from itertools import islice
 
 from mlr_rag.errors import InvalidInputError
 from mlr_rag.specializing.budget import Clock
@@ -11,12 +12,15 @@ from mlr_rag.specializing.material import Judged, Material
 from mlr_rag.specializing.queries.extractive import extract_queries
 from mlr_rag.specializing.queries.generating import write_queries
 from mlr_rag.specializing.queries.query import GeneratedQueries
+from mlr_rag.specializing.queries.sentences import SPACELESS
 from mlr_rag.specializing.stages import Done, Workspace
 from mlr_rag.training.llm import LanguageModel
 
 MOST, PER_DOCUMENT = 5000, 3  # queries that are made, at the most
 _NEEDED = 40  # for a test that can show anything
-_TRIED, _SHARE, _LEAST = 16, 0.25, 60  # replies that tell how fast a model is; the share of the time; queries
+_SHARE = 0.25  # of the time, for a language model
+_READ = 200  # documents that tell what script they are in, and characters of each
+_SPACELESS = re.compile(f"[{SPACELESS}]")
 
 
 def make_queries(
@@ -40,23 +44,28 @@ def make_queries(
     def made() -> GeneratedQueries:
         if language_model is None:
             return extract_queries(corpus, count=wanted, seed=seed)
-        replies: Any = work.folder / "replies.sqlite"
-        tried, started = min(_TRIED, wanted), time.perf_counter()
-        write_queries(corpus, None, language_model, tried, cache=replies, seed=seed)
-        a_reply = max(1e-6, (time.perf_counter() - started) / tried)
-        fit = max(_LEAST, int(min(1e9, _SHARE * clock.left / a_reply)))
-        return write_queries(corpus, None, language_model, min(wanted, fit), cache=replies, seed=seed)
+        replies, seconds = work.folder / "replies.sqlite", _SHARE * clock.left
+        return write_queries(corpus, None, language_model, wanted, cache=replies, seed=seed, seconds=seconds)
 
     named = None if language_model is None else language_model.name
     done = work.stage("queries", [material.fingerprint, named, clock.budget, seed], GeneratedQueries, made)
     if len(done.value.queries) < _NEEDED:
+        reasons = "".join(f", {reason}: {count:,}" for reason, count in done.value.dropped.items())
         raise InvalidInputError(
             "too few queries could be made of the corpus",
-            found=f"{len(done.value.queries)} of {len(corpus):,} documents",
+            found=f"{len(done.value.queries)} of {len(corpus):,} documents{reasons}",
             expected=f"{_NEEDED} or more",
-            remedy="Pass a larger corpus, or queries of your own.",
+            remedy=_remedy(corpus) if language_model is None else "Pass a larger corpus, or queries of your own.",
         )
     return done
+
+
+def _remedy(corpus: Mapping[str, str]) -> str:
+    """What to do where the rules find too little."""
+    some = "".join(text[:_READ] for text in islice(corpus.values(), _READ))
+    if 2 * len(_SPACELESS.findall(some)) > len(some):
+        return "The rules need spaces between words: have a language model write queries (llm=), or pass your own."
+    return "Pass a larger corpus, a language model (llm=), or queries of your own."
 
 
 def as_judged(generated: GeneratedQueries) -> tuple[Judged, dict[str, str]]:

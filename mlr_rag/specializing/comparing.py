@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from mlr_rag.evaluation.metrics import DEPTH, MEASURES, query_metrics
-from mlr_rag.evaluation.significance import detectable, interval, paired_bootstrap, paired_randomization
+from mlr_rag.evaluation.significance import detectable, interval, paired_bootstrap, paired_randomization, spread
 from mlr_rag.specializing.finding import find
 from mlr_rag.specializing.material import Judged
 from mlr_rag.specializing.precision import HalfPrecision
@@ -20,17 +18,25 @@ from mlr_rag.training.mining.vectors import VectorCache
 _EXAMPLES, _SHOWN = 10, 5  # queries of each kind, and hits of each
 
 
-def compare(base: Any, model: Any, test: Judged, corpus: Mapping[str, str], vectors: VectorCache) -> Comparison:
+def compare(
+    base: Any,
+    model: Any,
+    test: Judged,
+    groups: Mapping[str, int],
+    corpus: Mapping[str, str],
+    vectors: VectorCache,
+) -> Comparison:
     """Both models' metrics of each test query over the corpus, their means with intervals, and examples.
 
     Args:
         base: The base model.
         model: The candidate.
         test: Queries and judgments.
+        groups: Query id → its group, of queries that are not independent of each other.
         corpus: Document id → text.
         vectors: Where vectors are looked up, and kept.
     """
-    runs = [find(Dense(HalfPrecision(each), vectors), test.queries, corpus, DEPTH, "Testing") for each in (base, model)]
+    runs = [find(Dense(HalfPrecision(each), vectors), test, corpus, DEPTH, "Testing") for each in (base, model)]
     before, after = (query_metrics(test.qrels, run) for run in runs)
     ids = sorted(test.qrels)
     scores = [
@@ -40,20 +46,26 @@ def compare(base: Any, model: Any, test: Judged, corpus: Mapping[str, str], vect
     ranked = sorted(scores, key=lambda score: (-score.difference, score.id))
     improved = [score for score in ranked[:_EXAMPLES] if score.difference > 0]
     hurt = [score for score in ranked[::-1][:_EXAMPLES] if score.difference < 0]
-    differences = np.array([score.difference for score in scores])
+    of_query = [groups[id] for id in ids]
+    count = len(set(of_query))
+    spreads = spread([score.difference for score in scores], of_query) if count > 1 else None
     return Comparison(
-        metrics={name: _metric([before[name][id] for id in ids], [after[name][id] for id in ids]) for name in MEASURES},
+        metrics={
+            name: _metric([before[name][id] for id in ids], [after[name][id] for id in ids], of_query)
+            for name in MEASURES
+        },
         per_query=tuple(scores),
         improved=tuple(_example(score, test, corpus, runs) for score in improved),
         hurt=tuple(_example(score, test, corpus, runs) for score in hurt),
-        detectable=detectable(len(ids), float(differences.std(ddof=1))) if len(ids) > 1 else None,
+        detectable=None if spreads is None else detectable(len(ids), spreads),
+        groups=count if count < len(ids) else None,
     )
 
 
-def _metric(base: list[float], specialized: list[float]) -> Metric:
-    found = paired_bootstrap(specialized, base)
-    tested = replace(found, p=paired_randomization(specialized, base))  # the guard's test
-    return Metric(base=interval(base), specialized=interval(specialized), difference=tested)
+def _metric(base: Sequence[float], specialized: Sequence[float], groups: Sequence[int]) -> Metric:
+    found = paired_bootstrap(specialized, base, groups)
+    tested = replace(found, p=paired_randomization(specialized, base, groups))  # the guard's test
+    return Metric(base=interval(base, groups), specialized=interval(specialized, groups), difference=tested)
 
 
 def _example(score: QueryScore, test: Judged, corpus: Mapping[str, str], runs: list[Run]) -> Example:

@@ -13,16 +13,17 @@ from mlr_rag.evaluation.collection import Collection
 from mlr_rag.reading import Notes, read
 from mlr_rag.reading.files import LINES, TABLES
 from mlr_rag.specializing.lines import broken, json_lines
+from mlr_rag.specializing.paths import Paths, folders_of
 from mlr_rag.training.mining.building import normalized
 
-Passage: TypeAlias = tuple[str, str, str]  # id, text, parent
+Passage: TypeAlias = tuple[str, str, str, str]  # id, text, parent, path of the file that the parent is, within its root
 
 _FORMS = "a folder, a BEIR folder or zip, a .jsonl file, texts or Documents, or an open Retriever"
 _LINE = '{"_id": "...", "title": "...", "text": "..."}, of which only the text is needed'
 
 
-def read_corpus(corpus: Any, model: Any, notes: Counter[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The text and the parent of each document, by id, less the blank ones.
+def read_corpus(corpus: Any, model: Any, notes: Counter[str]) -> tuple[dict[str, str], dict[str, str], Paths]:
+    """The text and the parent of each document, by id, less the blank ones; and what paths mean there.
 
     Raises:
         InvalidInputError: see read_material.
@@ -30,7 +31,8 @@ def read_corpus(corpus: Any, model: Any, notes: Counter[str]) -> tuple[dict[str,
     """
     texts: dict[str, str] = {}
     parents: dict[str, str] = {}
-    for id, text, parent in _passages(corpus, model, notes):
+    files: dict[str, dict[str, list[str]]] = {}
+    for id, text, parent, path in _passages(corpus, model, notes):
         if isinstance(text, str) and not text.strip():
             notes["blank documents"] += 1
             continue
@@ -40,10 +42,13 @@ def read_corpus(corpus: Any, model: Any, notes: Counter[str]) -> tuple[dict[str,
             raise DuplicateIdError(
                 "two different documents have one id", found=id, expected="an id of its own for each"
             )
-        notes["documents that came twice"] += id in parents
+        if id in parents:
+            notes["documents that came twice"] += 1
+        elif path:
+            files.setdefault(path, {}).setdefault(parent, []).append(id)
         parents[id] = parent
     _check(texts, notes)
-    return texts, parents
+    return texts, parents, Paths(files, Path(corpus) if isinstance(corpus, (str, Path)) else None)
 
 
 def is_collection(path: Path) -> bool:
@@ -75,7 +80,7 @@ def _passages(corpus: Any, model: Any, notes: Counter[str]) -> Iterator[Passage]
     if hasattr(corpus, "store") and hasattr(corpus, "search_many"):
         return (_of_document(record.document) for batch in corpus.store.scan() for record in batch)
     if isinstance(corpus, Mapping):
-        return ((id, text, id) for id, text in corpus.items())
+        return ((id, text, id, "") for id, text in corpus.items())
     if isinstance(corpus, Iterable) and not isinstance(corpus, bytes):
         return _of_items(corpus, notes)
     raise InvalidInputError("no corpus", found=type(corpus).__name__, expected=_FORMS)
@@ -94,24 +99,22 @@ def _of_items(items: Iterable[Any], notes: Counter[str]) -> Iterator[Passage]:
 
 
 def _of_document(document: Document) -> Passage:
-    return document.id, document.text, parent_of(document)
-
-
-def parent_of(document: Document) -> str:
-    """The file that a document was read from; of a file of lines or rows, the line or row; else the document itself."""
-    path, chunk = document.metadata.get("path"), document.metadata.get("chunk")
+    """Its parent is the file that it was read from; of a file of lines or rows, the line or row; else itself."""
+    id, text = document.id, document.text
+    root, path, chunk = (document.metadata.get(name) for name in ("root", "path", "chunk"))
     if not isinstance(path, str):
-        return document.id
+        return id, text, id, ""
     if Path(path).suffix.lower() in LINES | TABLES:
-        return document.id.removesuffix(f"#{chunk}") if chunk else document.id
-    return f"{document.metadata.get('root', '')}/{path}"
+        return id, text, id.removesuffix(f"#{chunk}") if chunk else id, ""
+    alone = id == f"{root}#{chunk}"  # the root is the file
+    return id, text, str(root) if alone else f"{root or ''}/{path}", path
 
 
 def _of_path(path: Path, model: Any, notes: Counter[str]) -> Iterator[Passage]:
     if not path.exists():
         raise InvalidInputError(f"nothing to read at {path}", expected=_FORMS, remedy="Check the path.")
     if is_collection(path):
-        return ((id, text, id) for id, text in Collection.unjudged(path).texts())
+        return ((id, text, id, "") for id, text in Collection.unjudged(path).texts())
     if path.suffix.lower() in LINES:
         return _of_lines(path)
     if model is None:
@@ -128,12 +131,14 @@ def _of_lines(path: Path) -> Iterator[Passage]:
             raise broken(place, value, _LINE)
         whole = f"{title} {text}".replace("\0", "").strip()
         name = str(id) if id is not None else Document(whole).id if whole else ""
-        yield name, whole, name
+        yield name, whole, name, ""
 
 
 def _of_files(path: Path, model: Any, notes: Counter[str]) -> Iterator[Passage]:
-    told = Notes()
+    """Under names within the folder, so that nothing but the ids of rows depends on where it lies."""
+    told, (folder, _) = Notes(), folders_of(path)
     for document in read(path, model, notes=told):
-        yield _of_document(document)
+        id, text, parent, name = _of_document(document)
+        yield id.removeprefix(folder), text, parent.removeprefix(folder), name
     for reason, names in told.skipped.items():
         notes[f"files: {reason}"] += len(names)

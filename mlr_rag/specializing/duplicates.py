@@ -4,7 +4,7 @@
     long texts (30 words or more)       their runs of three words
 
 Texts of between 30 and 39 words are compared in both ways, so that no pair falls between. Case, width, punctuation and
-white space count for nothing.
+white space count for nothing. In scripts that put no spaces between words each two neighboring characters are a word.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from mlr_rag import progress
 from mlr_rag.errors import MissingExtraError
 from mlr_rag.specializing.groups import Groups
+from mlr_rag.specializing.queries.sentences import SPACELESS
 
 JACCARD = 0.8  # shared shingles, of all that two texts have
 
@@ -31,7 +32,8 @@ _BANDS, _ROWS = 25, 5
 _LIKELY = 0.65  # of a signature's values: four standard deviations below 0.8
 _NEIGHBORS = 200  # with which a text is compared in one bucket: boilerplate makes large ones
 
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(rf"[{SPACELESS}]+|[^\W{SPACELESS}]+")
+_SPACELESS = re.compile(f"[{SPACELESS}]")
 Shingles: TypeAlias = npt.NDArray[np.uint32]  # hashes, sorted, each once
 
 
@@ -122,7 +124,14 @@ def _jaccard(one: Shingles, other: Shingles) -> float:
 def _words(text: str) -> list[str]:
     """A text without a letter or digit has its signs for words."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return _WORD.findall(folded) or folded.split()
+    return [word for run in _WORD.findall(folded) for word in _cut(run)] or folded.split()
+
+
+def _cut(run: str) -> list[str]:
+    """Letters and digits that nothing divides."""
+    if len(run) < 2 or not _SPACELESS.match(run):
+        return [run]
+    return [run[place : place + 2] for place in range(len(run) - 1)]
 
 
 def _hashes(shingles: Sequence[str]) -> Shingles:

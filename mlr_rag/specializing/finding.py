@@ -6,29 +6,30 @@ from collections.abc import Mapping
 from itertools import islice
 
 from mlr_rag import progress
+from mlr_rag.evaluation.itself import may_find_itself
+from mlr_rag.specializing.material import Judged
 from mlr_rag.training.mining.candidates import Run, Source
 
 _AT_ONCE = 512  # queries
 
 
-def find(
-    source: Source, queries: Mapping[str, str], corpus: Mapping[str, str], depth: int, name: str = "Searching"
-) -> Run:
-    """The `depth` best documents of each query and their scores; a query does not find the document with its id.
+def find(source: Source, asked: Judged, corpus: Mapping[str, str], depth: int, name: str = "Searching") -> Run:
+    """The `depth` best documents of each query and their scores, less what `may_find_itself` leaves out.
 
     Args:
         source: Dense or BM25 (mlr_rag.training).
-        queries: Query id → text, none of them blank.
+        asked: Queries, none of them blank, and their judgments.
         corpus: Document id → text.
         depth: How many documents.
         name: What the progress bar says.
     """
-    index, run, remaining = source.index(corpus), {}, iter(queries.items())
-    bar = progress.start(name, len(queries), None)
+    index, run, remaining = source.index(corpus), {}, iter(asked.queries.items())
+    bar = progress.start(name, len(asked.queries), None)
     try:
         while part := list(islice(remaining, _AT_ONCE)):
             for (id, _), ranking in zip(part, index.search([text for _, text in part], depth + 1), strict=True):
-                run[id] = dict([hit for hit in ranking if hit[0] != id][:depth])
+                itself = may_find_itself(id, asked.qrels)
+                run[id] = dict([hit for hit in ranking if itself or hit[0] != id][:depth])
             bar.update(len(part))
     finally:
         bar.close()

@@ -115,13 +115,14 @@ class Gathering:
     def found(self) -> Done[Found]:
         """What the base and BM25 find for the train and dev queries."""
         ground, sought = self.ground, self.sought
-        queries = {**self.learnable.queries, **ground.split.dev.queries}
+        train, dev = self.learnable, ground.split.dev
+        asked = Judged({**train.queries, **dev.queries}, {**train.qrels, **dev.qrels})
         dense = Dense(HalfPrecision(ground.base), self.work.vectors)
 
         def work() -> Found:
             return Found(
-                find(dense, queries, sought, FOUND, "Searching by vectors"),
-                find(BM25(), queries, sought, FOUND, "Searching by words"),
+                find(dense, asked, sought, FOUND, "Searching by vectors"),
+                find(BM25(), asked, sought, FOUND, "Searching by words"),
             )
 
         return self.work.stage("search", [ground.key, FOUND, self.options.seed, len(sought)], Found, work)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlr_rag.evaluation.significance import detectable, paired_randomization
+from mlr_rag.evaluation.significance import detectable, paired_randomization, spread
 
 LEVEL = 0.05
+_SEEN = 0.005  # what "differences over 0.01" is said of
 
 
 @dataclass(frozen=True)
@@ -19,20 +20,26 @@ class Decision:
     Attributes:
         accepted: It is better on held-out queries, and forgets no more than is allowed.
         p: Of the paired randomization test, two-sided.
-        detectable: The smallest true difference that so many queries show in four of five trials.
+        detectable: The smallest true difference that so many queries show in four of five trials; None where they are
+            one group.
         reasons: Why, a sentence each.
         advice: What would help, a sentence each.
     """
 
     accepted: bool
     p: float
-    detectable: float
+    detectable: float | None
     reasons: tuple[str, ...]
     advice: tuple[str, ...]
 
 
 def decide(
-    base: Sequence[float], candidate: Sequence[float], fall: float, tolerance: float, level: float = LEVEL
+    base: Sequence[float],
+    candidate: Sequence[float],
+    fall: float,
+    tolerance: float,
+    groups: Sequence[int] | None = None,
+    level: float = LEVEL,
 ) -> Decision:
     """Accept a candidate that is surely better on the test queries and still does what the base does elsewhere.
 
@@ -41,17 +48,23 @@ def decide(
         candidate: The same queries with the candidate.
         fall: How much nDCG@10 of the general probe falls; negative where it rises.
         tolerance: How far it may fall.
+        groups: The group of each test query: those of one group are not independent of each other, and count together.
+            None where all are.
         level: p below which a difference counts.
 
     Raises:
         InvalidInputError: unequal lengths, no values, or one that is not finite.
     """
-    p = paired_randomization(candidate, base)
+    p = paired_randomization(candidate, base, groups)
     differences = np.asarray(candidate, np.float64) - np.asarray(base, np.float64)
     mean, n = float(differences.mean()), len(differences)
-    smallest = detectable(n, float(differences.std(ddof=1)) if n > 1 else 1.0)
+    independent = n if groups is None else len(set(groups))
+    smallest = detectable(n, spread(differences, groups)) if independent > 1 else None
     better, kept = mean > 0 and p < level, fall <= tolerance
-    gain = f"nDCG@10 of {n:,} held-out queries {'rises' if mean > 0 else 'falls'} by {abs(mean):.3f} (p = {p:.2g})"
+    within = f" in {independent:,} independent groups" if independent < n else ""
+    gain = (
+        f"nDCG@10 of {n:,} held-out queries{within} {'rises' if mean > 0 else 'falls'} by {abs(mean):.3f} (p = {p:.2g})"
+    )
     reasons = [f"{gain}, which is {'' if better else 'not '}surely better."]
     reasons.append(
         f"On general queries it {'falls' if fall > 0 else 'rises'} by {abs(fall):.3f}, "
@@ -59,7 +72,11 @@ def decide(
     )
     advice = []
     if not better:
-        advice.append(f"More held-out queries: with {n:,} only differences over {smallest:.2f} can be seen.")
+        more = "More held-out queries, of passages that none of these asks for" if within else "More held-out queries"
+        seen = smallest is not None and smallest >= _SEEN
+        advice.append(
+            f"{more}: with {n:,}{within} only differences over {smallest:.2f} can be seen." if seen else f"{more}."
+        )
     if not kept:
         advice.append(
             "A lower learning rate or fewer steps; or objective='queries', which leaves every document alone."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,8 +11,10 @@ from typing import Any, TypeAlias
 from mlr_rag.documents import beginning
 from mlr_rag.errors import InvalidInputError
 from mlr_rag.evaluation.collection import Collection
+from mlr_rag.reading.files import LINES, TABLES
 from mlr_rag.specializing.corpora import is_collection
-from mlr_rag.specializing.lines import LINES, TABLES, broken, json_lines, rows
+from mlr_rag.specializing.lines import broken, json_lines, rows
+from mlr_rag.specializing.paths import Paths
 from mlr_rag.training.cache import content_key
 from mlr_rag.training.mining.building import normalized
 
@@ -48,12 +50,12 @@ def read_judgments(queries: Any, qrels: Any, corpus: Any) -> dict[str, tuple[Que
 
 
 def in_corpus(
-    found: dict[str, tuple[Queries, Qrels]], corpus: Mapping[str, str], notes: Counter[str]
+    found: dict[str, tuple[Queries, Qrels]], corpus: Mapping[str, str], paths: Paths, notes: Counter[str]
 ) -> dict[str, tuple[Queries, Qrels]]:
     """What the corpus has of the judgments; equal queries of a split are one, under the smallest of their ids.
 
-    Texts in the place of ids are looked up, so that every document with that text is relevant. One that the corpus
-    lacks is not added to it: the model would be measured on passages that nobody will index.
+    Texts in the place of ids are looked up, so that every document with that text is relevant, and so are paths. One
+    that the corpus lacks is not added to it: the model would be measured on passages that nobody will index.
 
     Raises:
         InvalidInputError: the corpus has none of the relevant documents, or less than half of them.
@@ -62,13 +64,23 @@ def in_corpus(
     for id, text in corpus.items():
         said.setdefault(normalized(text), []).append(id)
     unknown: list[str] = []
-    kept = {split: _known(*judgments, corpus, said, unknown, notes) for split, judgments in found.items()}
+
+    def known(judged: str) -> list[str]:
+        if judged in corpus:
+            return [judged]
+        if ids := said.get(normalized(judged), []) or [name for name in paths.names(judged) if name in corpus][:1]:
+            return ids
+        ids = paths.passages(judged)
+        notes["judgments of a file, taken for all of its passages"] += bool(ids)
+        return ids
+
+    kept = {split: _known(*judgments, known, unknown, notes) for split, judgments in found.items()}
     positives = sum(grade > 0 for _, qrels in kept.values() for grades in qrels.values() for grade in grades.values())
     if found and len(unknown) > positives:
         raise InvalidInputError(
             "the queries judge documents that are not in the corpus",
             found=f"{len(unknown):,} unknown, such as {beginning(min(unknown), 60)!r}, and {positives:,} known",
-            expected=f"ids such as {min(corpus)!r}, or the documents' whole texts",
+            expected=f"ids such as {min(corpus)!r}, the documents' whole texts, or the paths of files that were read",
             remedy="Pass the corpus that was judged.",
         )
     if found and not positives:
@@ -80,8 +92,7 @@ def in_corpus(
 def _known(
     queries: Queries,
     qrels: Qrels,
-    corpus: Mapping[str, str],
-    said: Mapping[str, list[str]],
+    known: Callable[[str], list[str]],
     unknown: list[str],
     notes: Counter[str],
 ) -> tuple[Queries, Qrels]:
@@ -95,7 +106,7 @@ def _known(
         notes["queries that were joined with an equal one"] += name != id
         grades = joined.setdefault(name, {})
         for document, grade in sorted(qrels[id].items()):
-            ids = [document] if document in corpus else said.get(normalized(document), [])
+            ids = known(document)
             if not ids and grade > 0:
                 unknown.append(document)
             for one in ids:

@@ -10,9 +10,6 @@ from typing import Any
 
 from mlr_rag.errors import InvalidInputError
 
-LINES = {".jsonl", ".ndjson"}
-TABLES = {".csv": ",", ".tsv": "\t"}
-
 
 def json_lines(path: Path, expected: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The object of each line that is not blank, and the line's place to name in an error.
@@ -39,9 +36,9 @@ def rows(path: Path) -> Iterator[tuple[str, list[str]]]:
     Raises:
         InvalidInputError: the file cannot be read, or is no table.
     """
-    delimiter = TABLES[path.suffix.lower()]
-    quotes = {"quotechar": '"'} if delimiter == "," else {"quoting": csv.QUOTE_NONE}
-    reader = csv.reader(_texts(path), delimiter=delimiter, **quotes)
+    plain = path.suffix.lower() == ".tsv"
+    quotes = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if plain else {"delimiter": ",", "quotechar": '"'}
+    reader = csv.reader(_texts(path), **quotes)
     try:
         for row in reader:
             if any(cell.strip() for cell in row):

@@ -44,7 +44,7 @@ class Material:
         parents: Document id → what it is a passage of, a file or a row of one; itself where nothing is known.
         judged: The judgments by split: "train", "dev" and "test" as far as the user's own splits go; "all" where they
             are to be split; empty where there are none.
-        notes: What was left out: reason → how many.
+        notes: What was left out or changed: reason → how many.
     """
 
     corpus: dict[str, str]
@@ -75,15 +75,17 @@ def read_material(corpus: Any, queries: Any = None, qrels: Any = None, model: An
     are one, with the judgments of both.
 
     Args:
-        corpus: A folder or file, which is cut into passages; a BEIR folder or zip; a .jsonl file of
-            `{"_id", "title", "text"}`, of which only the text is needed; a dict of id to text; any iterable of texts or
-            Documents; or an open Retriever. Only the first is cut.
+        corpus: A folder or file, which is cut into passages, whose ids are within the folder, as "guide.md#0"; a BEIR
+            folder or zip; a .jsonl file of `{"_id", "title", "text"}`, of which only the text is needed; a dict of id
+            to text; any iterable of texts or Documents; or an open Retriever. Only the first is cut.
         queries: None for the judgments that a BEIR corpus has, or for none; "generate" for none; pairs of a query and
             the id or the text of its passage; a dict of id to text, with `qrels`; a BEIR folder or zip, whose train,
             dev and test are kept; or the path of a table (.tsv, .csv; with `query` in its first cell if it has a
             header) of query, id or text, and a grade if there are any; or of JSON lines, as of a click log:
             `{"query": "...", "clicked": an id, or a list}`, or "relevant" in its place, and a "grade", or "clicks",
-            which count as 1 however many. A text that the corpus does not hold whole is unknown, as an id may be.
+            which count as 1 however many. In the place of an id may stand the path of a file that the corpus was read
+            from, within its folder, from where we are or absolute: all of its passages are then judged so. A text that
+            the corpus does not hold whole is unknown, as an id may be.
         qrels: Query id → document id → grade; above 0 is relevant.
         model: Whose tokenizer cuts files: a SentenceTransformer.
 
@@ -95,6 +97,6 @@ def read_material(corpus: Any, queries: Any = None, qrels: Any = None, model: An
     """
     notes: Counter[str] = Counter()
     found = read_judgments(queries, qrels, corpus)  # the quick part first
-    texts, parents = read_corpus(corpus, model, notes)
-    judged = {split: Judged(*judgments) for split, judgments in in_corpus(found, texts, notes).items()}
+    texts, parents, paths = read_corpus(corpus, model, notes)
+    judged = {split: Judged(*judgments) for split, judgments in in_corpus(found, texts, paths, notes).items()}
     return Material(texts, parents, judged, {reason: count for reason, count in sorted(notes.items()) if count})

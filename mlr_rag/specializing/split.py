@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 from mlr_rag.errors import InvalidInputError
 from mlr_rag.specializing.drawing import LEAST, Apart, Bonds, bonds_between, bound_to, draw, size_of
 from mlr_rag.specializing.duplicates import near_duplicates
+from mlr_rag.specializing.independent import LEAST_GROUPS, independent_groups
 from mlr_rag.specializing.material import Judged
 
 By: TypeAlias = Apart | Literal["given"]
@@ -70,6 +71,8 @@ class Split:
     Attributes:
         held_documents: What must be in no training list, neither as a positive nor as a negative.
         leaks: What the report says about it.
+        test_groups: Test query → the number of its group; those of one group are not independent of each other (see
+            independent_groups).
     """
 
     train: Judged
@@ -77,6 +80,7 @@ class Split:
     test: Judged
     held_documents: frozenset[str]
     leaks: Leaks
+    test_groups: dict[str, int]
 
 
 def split(judged: Mapping[str, Judged], corpus: Mapping[str, str], parents: Mapping[str, str], seed: int = 0) -> Split:
@@ -110,10 +114,12 @@ def split(judged: Mapping[str, Judged], corpus: Mapping[str, str], parents: Mapp
         alike = near_duplicates(unlike.queries)
         size = size_of(len(alike))
         least = max(LEAST, min(len(alike) // 2, len(alike) - size * len(missing)))
-        for by, largest, price in _attempts(size, parents):
+        for by, largest, price, fewest in _attempts(size, parents):
             bonds = bonds_between(by, same, parents)
             done = _cut(by, unlike, draw(unlike, alike, bonds, missing, size, largest, seed), bonds)
-            if len(done.train.queries) >= least and done.lost <= price * (done.lost + _judgments(done.train)):
+            cheap = done.lost <= price * (done.lost + _judgments(done.train))
+            proves = "test" in given or len({*independent_groups(done.drawn["test"], same).values()}) >= fewest
+            if len(done.train.queries) >= least and cheap and proves:
                 break
     sides = {"train": done.train, **given, **done.drawn}
     _check_least(sides)
@@ -128,7 +134,8 @@ def split(judged: Mapping[str, Judged], corpus: Mapping[str, str], parents: Mapp
         shared={side: sum(same[document] in trained for document in relevant[side]) for side in _SIDES},
         near_duplicates=_in_company(same),
     )
-    return Split(done.train, sides["dev"], sides["test"], done.held, leaks)
+    groups = independent_groups(sides["test"], same)
+    return Split(done.train, sides["dev"], sides["test"], done.held, leaks, groups)
 
 
 @dataclass(frozen=True)
@@ -143,16 +150,19 @@ class _Cut:
     queries_lost: int = 0
 
 
-def _attempts(size: int, parents: Mapping[str, str]) -> Iterator[tuple[Apart, int, float]]:
-    """What to keep apart, how many queries to hold out at once for that, and the training judgments it may cost.
+def _attempts(size: int, parents: Mapping[str, str]) -> Iterator[tuple[Apart, int, float, int]]:
+    """What to keep apart, how many queries to hold out at once for that, what it may cost, and the groups it must give.
 
-    Many small families of queries tell more than one large one, and are worth some training judgments.
+    Many small families of queries tell more than one large one, and are worth some training judgments; they are worth
+    half of these where the test would have too few groups to prove anything.
     """
     levels: tuple[Apart, ...] = ("parent", "passage") if len(set(parents.values())) < len(parents) else ("passage",)
     for by in levels:
-        yield by, size // 3, 0.2
-        yield by, size, 0.5
-    yield "query", size, 0.5
+        yield by, size // 3, 0.2, LEAST_GROUPS
+        for families in range(4, LEAST_GROUPS + 1):  # no smaller ones than it takes
+            yield by, size // families, 0.5, LEAST_GROUPS
+        yield by, size, 0.5, 0
+    yield "query", size, 0.5, 0
 
 
 def _cut(by: By, pool: Judged, drawn: dict[str, Judged], bonds: Bonds) -> _Cut:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from contextlib import closing
@@ -11,17 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from mlr_rag.errors import InvalidInputError
-from mlr_rag.folders import lock_folder
+from mlr_rag.folders import check_space, lock_folder
 from mlr_rag.model.model import MLRModel
 from mlr_rag.model.names import DEFAULT_MODEL
 from mlr_rag.model.sides import query_side
+from mlr_rag.retriever import Retriever
 from mlr_rag.specializing.asking import as_judged, make_queries
 from mlr_rag.specializing.budget import Clock
+from mlr_rag.specializing.choosing import Choosing
 from mlr_rag.specializing.comparing import compare
+from mlr_rag.specializing.gathering import Gathering
+from mlr_rag.specializing.ground import Ground
 from mlr_rag.specializing.guard import Decision, decide
-from mlr_rag.specializing.learning import Ground, Learning
+from mlr_rag.specializing.independent import LEAST_GROUPS
+from mlr_rag.specializing.learning import Learning
 from mlr_rag.specializing.material import Material, read_material
-from mlr_rag.specializing.options import REPORT, Options, check_apart, check_options
+from mlr_rag.specializing.options import Options, check_apart, check_options
+from mlr_rag.specializing.output import REPORT, replace_output
 from mlr_rag.specializing.probe import TOLERANCE, Probe
 from mlr_rag.specializing.queries.query import GeneratedQueries
 from mlr_rag.specializing.report.data import Comparison
@@ -35,13 +40,11 @@ from mlr_rag.training.teachers.teacher import Teacher, as_teacher
 
 logger = logging.getLogger(__name__)
 
-_CONTENTS = "contents.json"  # within the report: the names in the output that are the run's
-_MODULES = "modules.json"  # what makes a folder a model: the first file to go, and the last to come
-_LEAST = 6  # test queries: two of 2^n signs are as far from zero as the observed ones, and 2 / 2^5 is above 0.05
+_CHECKPOINTS, _BYTES = 3, 12  # of weights and AdamW's state, at once at the most
 
 
 def specialize(
-    model: Any = DEFAULT_MODEL,
+    model: Any = None,
     corpus: Any = None,
     queries: Any = None,
     qrels: Any = None,
@@ -61,7 +64,8 @@ def specialize(
     Every stage is kept: the same call goes on where it was killed, and another one does not do again what both need.
 
     Args:
-        model: A name, folder, MLRModel or SentenceTransformer: candidate zero.
+        model: A name, folder, MLRModel or SentenceTransformer: candidate zero. By default an open Retriever's own, else
+            sentence-transformers/all-MiniLM-L6-v2.
         corpus: A folder, a BEIR folder or zip, a JSON Lines file, texts, Documents or an open Retriever.
         queries: Pairs, a click log, or id → text with `qrels`; by default those of a BEIR collection, else queries are
             generated, as with "generate".
@@ -84,13 +88,21 @@ def specialize(
         TeacherError, LanguageModelError: the teacher or the language model failed; what it gave is kept.
         StoreLockedError: another process works there.
     """
+    if corpus is None:
+        raise InvalidInputError(
+            "no corpus to specialize for",
+            found=f"specialize({model!r})" if isinstance(model, (str, Path)) else "None",
+            expected="a folder, a collection, texts or an open Retriever",
+            remedy="Pass corpus=...; the first argument is the model.",
+        )
     options = check_options(output, work, budget, objective, teacher, teacher_temperature, seed)
     check_apart(corpus, options)
     check_extra()
     clock = Clock(options.budget)
-    lock = lock_folder(options.work, f"{options.output.name}.lock", "Wait until it is done, or use another output.")
+    lock = lock_folder(options.work, ".lock", "Wait until it is done, or pass another work=.")
     try:
-        base = _open_model(model)
+        base = _open_model(model, corpus)
+        check_space(options.work, _CHECKPOINTS * _BYTES * sum(each.numel() for each in base.parameters()))
         taught = None if teacher is None else _open_teacher(teacher)
         writer = None if llm is None else as_language_model(llm)
         measured = Probe.general() if probe is None else Probe(probe)
@@ -98,15 +110,17 @@ def specialize(
         _check_use(writer, material)
         with closing(Workspace(options.work, partial(_tell, clock))) as place:
             ground, generated = _prepare(base, material, writer, options, place, clock)
-            learning = Learning(ground, options, place, clock, taught, measured)
+            choosing = Choosing(Learning(Gathering(ground, options, place, clock, taught)), measured)
             named = "extractive rules" if writer is None else writer.name
             called = Path(corpus).name if isinstance(corpus, (str, Path)) else type(corpus).__name__
-            return _finish(learning, material, generated, named, called)
+            return _finish(choosing, material, generated, named, called)
     finally:
         lock.release()
 
 
-def _open_model(model: Any) -> Any:
+def _open_model(model: Any, corpus: Any) -> Any:
+    if model is None:
+        model = getattr(corpus, "model", DEFAULT_MODEL) if isinstance(corpus, Retriever) else DEFAULT_MODEL
     if not isinstance(model, MLRModel):
         model = MLRModel.open(model) if isinstance(model, (str, Path)) else MLRModel.from_pretrained(model)
     if only_queries := [type(module).__name__ for module in query_side(model)]:
@@ -138,13 +152,17 @@ def _check_use(writer: LanguageModel | None, material: Material) -> None:
         )
 
 
-def _check_test(queries: int) -> None:
-    if queries < _LEAST:
+def _check_test(parts: Split) -> None:
+    queries, groups = len(parts.test.queries), len(set(parts.test_groups.values()))
+    if groups < LEAST_GROUPS:
+        within = f", in {groups} groups that ask for the same passages or in the same words" if groups < queries else ""
+        wanted = f"{LEAST_GROUPS} groups" if within else f"{LEAST_GROUPS}"
         raise InvalidInputError(
             "too few held-out queries to prove anything",
-            found=f"{queries} for the test",
-            expected=f"{_LEAST} or more: with fewer no difference can be significant",
-            remedy="Judge more queries (about 40 in all are enough), or have them generated (queries='generate').",
+            found=f"{queries} for the test{within}",
+            expected=f"{wanted} or more: with fewer no difference can be significant",
+            remedy="Judge queries about more passages (40 in all are enough), pass a larger corpus, or have queries "
+            "generated (queries='generate').",
         )
 
 
@@ -162,71 +180,49 @@ def _prepare(
     done = work.stage(
         "split", [key, options.seed], Split, lambda: split(judged, material.corpus, material.parents, options.seed)
     )
-    _check_test(len(done.value.test.queries))
+    _check_test(done.value)
     key = f"{done.key} {base.fingerprint}"
     return Ground(base, material.corpus, done.value, generated is not None, passages, key), generated
 
 
 def _finish(
-    learning: Learning, material: Material, generated: GeneratedQueries | None, writer: str, name: str
+    choosing: Choosing, material: Material, generated: GeneratedQueries | None, writer: str, name: str
 ) -> Specialized:
     """Test what was chosen, and hand it back or not."""
-    options, chosen, base = learning.options, learning.choose(), learning.base
-    test: Comparison | None = None
+    gathered, chosen, base = choosing.gathered, choosing.chosen, choosing.base
+    options, parts, work = gathered.options, gathered.ground.split, gathered.work
+    groups = parts.test_groups
+
+    def compared() -> Comparison:
+        return compare(base.model, chosen.model, parts.test, groups, gathered.searched, work.vectors)
+
+    found = work.stage("test", [*gathered.basis, chosen.model.fingerprint, groups], Comparison, compared).value
+    test = None if chosen is base else found  # nothing is decided by comparing the base with itself
     decision: Decision | None = None
-    if chosen is not base:
-        ground, work = learning.ground, learning.work
-
-        def compared() -> Comparison:
-            return compare(base.model, chosen.model, ground.split.test, learning.searched, work.vectors)
-
-        test = work.stage("test", [learning.planned.key, chosen.model.fingerprint], Comparison, compared).value
+    if test is not None:
         fall = base.probe - chosen.probe
-        values = [(query.base, query.specialized) for query in test.per_query]
-        decision = decide([one for one, _ in values], [other for _, other in values], fall, TOLERANCE)
+        decision = decide(
+            [query.base for query in test.per_query],
+            [query.specialized for query in test.per_query],
+            fall,
+            TOLERANCE,
+            [groups[query.id] for query in test.per_query],
+        )
     accepted = decision is not None and decision.accepted
-    report = make_report(learning, chosen, test, decision, material, generated, writer, name)
+    report = make_report(choosing, test, decision, material, generated, writer, name)
     made = options.work / f"{options.output.name}.made"
     shutil.rmtree(made, ignore_errors=True)
     if accepted:
         chosen.model.save(made)
         (made / "README.md").write_text(model_card(report), "utf-8")
     page = options.output / write_report(report, made / REPORT).relative_to(made)
-    _replace(options.output, made, options.work / f"{options.output.name}.old")
-    metrics = (
-        {}
-        if test is None
-        else {
-            side: {metric: getattr(value, side).mean for metric, value in test.metrics.items()}
-            for side in ("base", "specialized")
-        }
-    )
+    replace_output(options.output, made, options.work / f"{options.output.name}.old")
+    metrics = {
+        side: {metric: getattr(value, side).mean for metric, value in found.metrics.items()}
+        for side in ("base", "specialized")
+    }
     model = MLRModel.load(options.output) if accepted else base.model  # from where it can be opened again
     return Specialized(accepted, model, metrics, report, page, options.output)
-
-
-def _replace(output: Path, made: Path, old: Path) -> None:
-    """Put what was made in the place of what an earlier run left there, and leave the rest alone.
-
-    Whenever the process is killed, there is no half of a model that loads, and the report says whose the folder is.
-    """
-    shutil.rmtree(old, ignore_errors=True)
-    old.mkdir()
-    report = output / REPORT
-    report.mkdir(parents=True, exist_ok=True)
-    names = {item.name for item in made.iterdir()} - {REPORT}
-    listed = report / _CONTENTS
-    earlier = set(json.loads(listed.read_text("utf-8"))) if listed.exists() else set[str]()
-    for name in sorted(names | earlier, key=_MODULES.__ne__):
-        if (output / name).exists():
-            shutil.move(output / name, old / name)
-    (made / REPORT / _CONTENTS).write_text(json.dumps(sorted(names)), "utf-8")
-    for item in sorted((made / REPORT).iterdir()):
-        shutil.move(item, report / item.name)
-    for name in sorted(names, key=_MODULES.__eq__):
-        shutil.move(made / name, output / name)
-    shutil.rmtree(old)
-    shutil.rmtree(made)
 
 
 def _tell(clock: Clock, stage: str) -> None:

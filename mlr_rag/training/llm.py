@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from mlr_rag.errors import InvalidInputError, MissingExtraError, ModelError
 
-_RETRIES = 3  # of a connection that fails, of 429 and of 5xx, each after a longer wait; the openai package does it
+_RETRIES = 2  # each after a longer wait; the openai package does it
 _THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)  # reasoning models show theirs first
 
 Item = TypeVar("Item")
@@ -51,10 +51,12 @@ class LanguageModel:
         name: str = "",
         options: dict[str, Any] | None = None,
         threads: int = 8,
+        timeout: float = 120,
     ) -> LanguageModel:
         """A model behind an OpenAI-compatible endpoint, through the `openai` package.
 
-        A connection that fails, and an endpoint that is busy or broken (429, 5xx), are tried three times more.
+        A reply that does not come in time, a connection that fails, and an endpoint that is busy or broken (429, 5xx)
+        are tried twice more: one that hangs is given up after three times `timeout`.
 
         Args:
             model: Its name there.
@@ -63,10 +65,11 @@ class LanguageModel:
             name: By default made of the endpoint, the model and the options.
             options: Sent with each request in place of `{"temperature": 0}`.
             threads: How many replies are waited for at once.
+            timeout: Seconds that a reply may take. A model that runs on a CPU, or thinks for long, may need more.
 
         Raises:
             MissingExtraError: `openai` is not installed.
-            InvalidInputError: there is no API key.
+            InvalidInputError: there is no API key, or the timeout is no time.
         """
         try:
             client_of = importlib.import_module("openai").OpenAI
@@ -84,7 +87,9 @@ class LanguageModel:
                 expected="api_key=, or OPENAI_API_KEY",
                 remedy="For an endpoint of your own pass base_url.",
             )
-        client = client_of(base_url=endpoint, api_key=key, max_retries=_RETRIES)
+        if not 0 < timeout < float("inf"):
+            raise InvalidInputError("timeout is no time to wait", found=timeout, expected="seconds, above 0")
+        client = client_of(base_url=endpoint, api_key=key, max_retries=_RETRIES, timeout=timeout)
         sent = {"temperature": 0} if options is None else options
 
         def complete(prompt: str) -> str:

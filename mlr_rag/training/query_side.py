@@ -11,7 +11,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from mlr_rag import progress
 from mlr_rag.encoders import vectors_per_document
 from mlr_rag.errors import InvalidInputError, TrainingError
 from mlr_rag.evaluation.evaluator import RetrievalEvaluator
+from mlr_rag.evaluation.itself import may_find_itself
 from mlr_rag.evaluation.metrics import Qrels, mean_metrics
 from mlr_rag.model import MLRModel
 from mlr_rag.model.query_adapter import QueryAdapter
@@ -64,6 +65,7 @@ def train_query_adapter(
     objective: Objective | None = None,
     *,
     dev: tuple[Mapping[str, str], Qrels] | None = None,
+    held: Collection[str] = (),
     cache: VectorCache | str | Path | None = None,
     epochs: int = 10,
     batch_size: int = 64,
@@ -84,6 +86,7 @@ def train_query_adapter(
         objective: What is to become small; by default InfoNCE. It sees each document by the vectors that stores hold.
         dev: Other queries, id → text, and their judgments, query id → document id → grade: the weights of the epoch
             with the best nDCG@10 over the corpus are kept, the first ones included. Without them the last ones are.
+        held: Ids of documents of the corpus that dev queries search, and that are no candidates in training.
         cache: Where vectors are kept: a VectorCache, or the path of its file.
         epochs: Passes over the lists.
         batch_size: Lists in a step.
@@ -99,7 +102,7 @@ def train_query_adapter(
     started = time.perf_counter()
     adapter = _only_adapter(model)
     _check(adapter, lists, corpus, dev, epochs, batch_size, learning_rate)
-    frozen = _Frozen(model, lists, corpus, open_cache(VectorCache, cache), show_progress)
+    frozen = _Frozen(model, lists, corpus, open_cache(VectorCache, cache), show_progress, held)
     searched = None if dev is None or corpus is None else _Dev(frozen, corpus, *dev)
     objective = objective or InfoNCE()
     learned = [parameter for part in (adapter, objective) for parameter in part.parameters()]
@@ -114,7 +117,7 @@ def train_query_adapter(
         for epoch in range(1, epochs + 1):
             total = 0.0
             for rows in torch.split(torch.randperm(len(lists), generator=generator), batch_size):
-                scores = frozen.scores(adapter, frozen.queries[rows])
+                scores = frozen.scores(adapter, frozen.queries[rows])[:, : frozen.candidates]
                 _check_finite("a score", [scores], epoch)
                 loss = objective(scores, frozen.batch(rows))
                 _check_finite("the loss", [loss], epoch)
@@ -147,14 +150,17 @@ class _Frozen:
         corpus: Mapping[str, str] | None,
         cache: VectorCache,
         show_progress: bool | None,
+        held: Collection[str] = (),
     ) -> None:
         self._cache, self._show, self._model = cache, show_progress, model
         self._base = model.without_query_adapter()
         self._base.truncate_dim = None  # the adapter comes before the cut
         self._several = vectors_per_document(model) > 1
-        texts = [text for text in (corpus or {}).values() if text.strip()]
+        texts = {id: text for id, text in (corpus or {}).items() if text.strip()}
         listed = (passage for each in lists for passage in each.passages)
-        self.columns = {text: column for column, text in enumerate(dict.fromkeys([*texts, *listed]))}
+        candidates = dict.fromkeys([*(text for id, text in texts.items() if id not in held), *listed])
+        self.candidates = len(candidates)  # the first columns; those of dev queries alone come after them
+        self.columns = {text: column for column, text in enumerate(dict.fromkeys([*candidates, *texts.values()]))}
         vectors = self._encoded(list(self.columns), "document")
         layers = vectors.reshape(len(vectors), -1, vectors.shape[-1]).flip(1)  # the last layer first
         self.documents = normalize(layers[..., : model.truncate_dim], dim=-1)
@@ -213,7 +219,8 @@ class _Dev:
                 self._ids[start:], found.values.tolist(), found.indices.tolist(), strict=False
             ):
                 hits = {self._documents[place]: value for place, value in zip(places, values, strict=True)}
-                hits.pop(id, None)  # as BEIR: a query does not find itself
+                if not may_find_itself(id, self._qrels):
+                    hits.pop(id, None)
                 run[id] = dict(list(hits.items())[:_DEPTH])
         return mean_metrics(self._qrels, run)["ndcg@10"]
 

@@ -35,12 +35,12 @@ def build_model(folder: Path) -> Path:
 
 def build_probe(folder: Path) -> Path:
     """A BEIR folder of what the corpus is not about."""
-    lines = [(f"{number}", f"{a} before {b}", f"{b} by {a}") for number, (a, b) in enumerate(combinations("abcdef", 2))]
+    lines = [(number, f"{a} before {b}", f"{b} by {a}") for number, (a, b) in enumerate(combinations("abcdef", 2))]
     (folder / "qrels").mkdir(parents=True)
-    for file, column in (("queries", 1), ("corpus", 2)):
-        texts = (json.dumps({"_id": line[0], "text": line[column]}) for line in lines)
+    for file, letter, column in (("queries", "q", 1), ("corpus", "d", 2)):
+        texts = (json.dumps({"_id": f"{letter}{line[0]}", "text": line[column]}) for line in lines)
         (folder / f"{file}.jsonl").write_text("\n".join(texts))
-    (folder / "qrels" / "test.tsv").write_text("".join(f"{id}\t{id}\t1\n" for id, *_ in lines))
+    (folder / "qrels" / "test.tsv").write_text("".join(f"q{number}\td{number}\t1\n" for number, *_ in lines))
     return folder
 
 

@@ -151,7 +151,7 @@ def test_a_full_disk_is_told_before_the_work(
 
 
 def test_two_runs_with_one_output_do_not_mix(tiny_model: MLRModel, judged: Path) -> None:
-    lock = lock_folder(Path("models/.mlr-rag"), "out.lock", "")
+    lock = lock_folder(Path("models/.mlr-rag"), ".lock", "")
     try:
         assert isinstance(refused(tiny_model, judged), StoreLockedError)
     finally:

@@ -76,6 +76,27 @@ def test_a_group_has_its_smallest_id_for_a_name_and_a_lone_text_its_own() -> Non
     assert near_duplicates({}) == {}
 
 
+CHINESE = (
+    "请在设置页面中重置您的密码，然后重新登录。如果您忘记了用户名，可以通过注册时使用的邮箱找回。"
+    "发票可以在账户页面下载，保存期限为十年，逾期将无法再次获取。"
+)
+THAI = "กรุณารีเซ็ตรหัสผ่านของคุณในหน้าการตั้งค่าแล้วเข้าสู่ระบบอีกครั้ง หากคุณลืมชื่อผู้ใช้ คุณสามารถกู้คืนได้ทางอีเมล"
+
+
+@pytest.mark.parametrize("text", [CHINESE, THAI])
+def test_scripts_without_spaces_are_compared_by_their_characters(text: str) -> None:
+    assert together(text, text[:40] + text[41:])
+    assert together(text[:30], text[:28])
+    assert not together(text[:30], text[30:60])
+    assert not together(text, text[:40] + text[20:40] + text[60:])
+
+
+def test_one_word_tells_short_questions_without_spaces_apart() -> None:
+    assert together("如何重置密码", "如何重置密码？")
+    assert not together("如何在北京注册公司账户", "如何在东京注册公司账户")
+    assert not together("北京到上海的火车", "上海到北京的火车")
+
+
 def test_a_thousand_texts_in_one_bucket_are_one_group() -> None:
     words = passage(3, 60)
     texts = {f"{number:04}": " ".join([*words, f"signed{number}"]) for number in range(1000)}

@@ -34,10 +34,52 @@ def test_five_queries_prove_nothing():
     assert not decide([0.1] * 5, [0.9] * 5, fall=0.0, tolerance=0.01).accepted, "p is 2 / 2**5"
 
 
-def test_equal_models_are_no_gain():
+def test_many_queries_of_five_passages_prove_nothing_and_are_told_as_what_they_are():
+    decision = decide([0.1] * 40, [0.9] * 20 + [0.8] * 20, fall=0.0, tolerance=0.01, groups=[*range(5)] * 8)
+    assert not decision.accepted, "p is 2 / 2**5"
+    assert "40 held-out queries in 5 independent groups rises by" in decision.reasons[0]
+    assert decision.advice == ("More held-out queries, of passages that none of these asks for.",)
+
+
+def test_one_group_proves_nothing_and_no_difference_is_named():
+    decision = decide([0.1] * 40, RANDOM.uniform(0.5, 1, 40), fall=0.0, tolerance=0.01, groups=[0] * 40)
+    assert not decision.accepted
+    assert decision.detectable is None
+    assert "only differences" not in decision.advice[0]
+
+
+def test_equal_models_are_no_gain_and_no_difference_of_zero_is_named():
     decision = decide(BASE, BASE, fall=0.0, tolerance=0.01)
     assert not decision.accepted
     assert decision.p == 1
+    assert decision.advice == ("More held-out queries.",)
+
+
+def simulated(shared: float, gain: float, groups: list[int]) -> float:
+    """How often a gain is accepted where queries share so much of the variance with those of their group."""
+    accepted = 0
+    for _ in range(300):
+        of_group, own = (
+            RANDOM.normal(0, shared**0.5, max(groups) + 1),
+            RANDOM.normal(0, (1 - shared) ** 0.5, len(groups)),
+        )
+        accepted += decide(np.zeros(len(groups)), gain + 0.1 * (of_group[groups] + own), 0.0, 0.01, groups).accepted
+    return accepted / 300
+
+
+SIZES = [group for group in range(18) for _ in range(1 + 3 * (group % 3))]  # 72 queries: groups of 1, 4 and 7
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.3, 0.8])
+def test_queries_that_gain_and_lose_together_are_accepted_by_chance_as_often_as_the_level_says(shared):
+    assert 0.005 <= simulated(shared, 0.0, SIZES) <= 0.05, "one side of a level of 5%: 2.5% are meant"
+
+
+def test_independent_queries_show_four_times_in_five_what_is_said_that_they_show():
+    alone = [*range(72)]
+    smallest = decide(np.zeros(72), RANDOM.normal(0, 0.1, 72), 0.0, 0.01, alone).detectable
+    assert smallest == pytest.approx(2.8 * 0.1 / 72**0.5, rel=0.2)
+    assert simulated(0.0, 2.8 * 0.1 / 72**0.5, alone) == pytest.approx(0.8, abs=0.07)
 
 
 def test_chance_is_accepted_no_more_often_than_the_level_says():

@@ -88,11 +88,97 @@ def test_files_are_cut_and_are_the_parents_of_their_passages(tmp_path: Path, tin
     assert set(material.corpus) == set(material.parents)
     by_parent: dict[str, list[str]] = {}
     for id, parent in material.parents.items():
-        by_parent.setdefault(parent.removeprefix(f"{tmp_path}/"), []).append(id)
+        by_parent.setdefault(parent, []).append(id)
     assert len(by_parent.pop("long.md")) >= 4
     assert len(by_parent.pop("short.txt")) == 1
     assert [len(ids) for ids in by_parent.values()] == [1, 1], "each row of a table is a parent"
     assert material.notes == {"files: unknown type .png": 1}
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of texts, from the folder that it lies in: a long one, a short one, a table, and one within a folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs" / "more").mkdir(parents=True)
+    (tmp_path / "docs" / "guide.md").write_text("\n\n".join(f"# Part {n}\n\n" + "the river " * 40 for n in range(3)))
+    (tmp_path / "docs" / "note.txt").write_text("the kettle")
+    (tmp_path / "docs" / "more" / "note.txt").write_text("the old road")
+    (tmp_path / "docs" / "rows.csv").write_text("name,value\none,two\nthree,part\n")
+    return tmp_path / "docs"
+
+
+@pytest.mark.parametrize("written", ["guide.md", "docs/guide.md", "./docs/../docs/guide.md", "{}/docs/guide.md"])
+@pytest.mark.parametrize("corpus", ["docs", "./docs/", "docs/guide.md", "{}/docs"])
+def test_a_judged_file_stands_for_its_passages(
+    files: Path, tiny_model: MLRModel, tmp_path: Path, written: str, corpus: str
+) -> None:
+    log = lines(tmp_path / "clicks.jsonl", [{"query": "rivers", "clicked": written.format(tmp_path), "grade": 2}])
+    material = read_material(corpus.format(tmp_path), log, model=tiny_model)
+    grades = material.judged["all"].qrels.popitem()[1]
+    assert set(grades) == {id for id in material.corpus if id.startswith("guide.md#")}
+    assert len(grades) >= 3
+    assert set(grades.values()) == {2}
+    assert material.notes["judgments of a file, taken for all of its passages"] == 1
+
+
+@pytest.mark.parametrize("written", ["guide.md#1", "docs/guide.md#1", "{}/docs/guide.md#1"])
+def test_a_judged_passage_of_a_file_is_that_passage_alone(
+    files: Path, tiny_model: MLRModel, tmp_path: Path, written: str
+) -> None:
+    material = read_material(files, [("rivers", written.format(tmp_path))], model=tiny_model)
+    assert by_text(material) == {"rivers": {"guide.md#1": 1}}
+    assert material.notes == {}
+
+
+def test_a_file_and_one_of_its_passages_are_judged_by_the_higher_grade(files: Path, tiny_model: MLRModel) -> None:
+    material = read_material(files, {"q": "rivers"}, {"q": {"guide.md": 1, "guide.md#1": 3}}, tiny_model)
+    grades = material.judged["all"].qrels["q"]
+    assert (grades["guide.md#0"], grades["guide.md#1"]) == (1, 3)
+
+
+def test_a_path_within_the_corpus_goes_before_one_from_where_we_are(
+    files: Path, tiny_model: MLRModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(files / "more")
+    material = read_material(files, [("what boils", "note.txt"), ("roads", "more/note.txt")], model=tiny_model)
+    assert by_text(material) == {"what boils": {"note.txt#0": 1}, "roads": {"more/note.txt#0": 1}}
+
+
+@pytest.mark.parametrize("judged", ["guide", "ide.md", "../guide.md", "rows.csv", "docs", "", "more", "a\0b"])
+def test_what_is_no_file_of_the_corpus_is_unknown(files: Path, tiny_model: MLRModel, judged: str) -> None:
+    with pytest.raises(InvalidInputError, match="not in the corpus"):
+        read_material(files, [("rivers", judged)], model=tiny_model)
+
+
+def test_files_of_documents_and_of_open_collections_are_known_by_their_path_in_one_root() -> None:
+    documents = [
+        Document(f"{root} {path} {chunk}", f"{root}/{path}#{chunk}", {"root": root, "path": path, "chunk": chunk})
+        for root, path in (("/one", "a.md"), ("/one", "b.md"), ("/two", "b.md"))
+        for chunk in range(2)
+    ]
+    pairs = [("first", "a.md"), ("second", "/two/b.md"), ("either", "b.md")]
+    expected = {"first": {"/one/a.md#0": 1, "/one/a.md#1": 1}, "second": {"/two/b.md#0": 1, "/two/b.md#1": 1}}
+    with Retriever.open("memory:", HashEncoder()) as kb:
+        kb.add(documents)
+        for corpus in (documents, kb):
+            material = read_material(corpus, pairs)
+            assert by_text(material) == expected
+            assert material.notes["judgments of documents that are not in the corpus"] == 1
+
+
+def test_a_folder_that_has_moved_is_the_same_material(files: Path, tiny_model: MLRModel, tmp_path: Path) -> None:
+    (files / "rows.csv").unlink()  # the id of a row hashes where it lies
+    before = read_material("docs", [("rivers", "docs/guide.md")], model=tiny_model)
+    moved = files.rename(tmp_path / "elsewhere")
+    after = read_material(moved, [("rivers", "guide.md")], model=tiny_model)
+    assert after.fingerprint == before.fingerprint
+    assert min(after.corpus) == "guide.md#0"
+
+
+def test_a_corpus_of_one_file_is_its_passages_parent(files: Path, tiny_model: MLRModel) -> None:
+    material = read_material(files / "guide.md", model=tiny_model)
+    assert set(material.parents.values()) == {"guide.md"}
+    assert min(material.corpus) == "guide.md#0"
 
 
 def test_files_are_not_cut_without_a_model(tmp_path: Path) -> None:

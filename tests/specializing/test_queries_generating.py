@@ -115,14 +115,48 @@ def test_nonsense_is_an_error_after_50_replies_with_samples() -> None:
     assert len(writer.prompts) == 50
 
 
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (lambda topic: f"is the weather in Oslo on day {len(topic)} nice", "no word of its passage: 50"),
+        (lambda topic: "why do bees make honey acidic", "no word of its passage: 50"),  # an example of the prompt
+        (lambda topic: "which tool is it", "asked before: 49"),
+    ],
+)
+def test_a_model_that_does_not_read_the_passage_is_an_error_after_50_replies(
+    reply: Callable[[str], str], why: str
+) -> None:
+    corpus = {f"d{n}": f"The w{n} is a tool that dries wood." for n in range(200)}
+    writer = Writer(reply)
+    with pytest.raises(LanguageModelError, match=rf"of the first 50 replies.*{why}"):
+        write_queries(corpus, None, LanguageModel(writer, "w"))
+    assert len(writer.prompts) == 50
+
+
+def test_another_form_of_a_word_of_the_passage_is_enough() -> None:
+    made = write_queries({"a": "The wet log dries quickly."}, None, LanguageModel(lambda _: "quicker ways", "w"))
+    assert [query.text for query in made.queries] == ["quicker ways"]
+
+
+def test_a_time_ends_the_asking_but_not_of_what_is_known(tmp_path: Path) -> None:
+    corpus = {f"d{n}": f"The w{n} is a tool that dries wood." for n in range(200)}
+    asked = []
+    for seconds in (0, 0, float("inf"), 0):
+        writer = Writer()
+        options = {"cache": tmp_path / "replies", "seconds": seconds}
+        made = write_queries(corpus, None, LanguageModel(writer, "w", threads=1), **options)  # type: ignore[arg-type]
+        asked.append((len(writer.prompts), len(made.queries)))
+    assert asked == [(62, 62), (0, 62), (138, 200), (0, 62)]
+
+
 def test_some_useless_replies_are_counted_by_reason_and_left_out() -> None:
     def reply(topic: str) -> str:
         replies = {"vela": "", "velo": "I cannot write that.", "velum": f"the {topic} is a tool that dries wet wood"}
-        return replies.get(topic, "how do I use a mora?" if topic == "moro" else f"how do I use a {topic}?")
+        return replies.get(topic, "which tool dries wood" if topic[:3] == "mor" else f"how do I use a {topic}?")
 
     made = write_queries(CORPUS, None, LanguageModel(Writer(reply), "w"))
-    assert made.dropped == {"asked before": 1, "near-copy of its passage": 1, "no query in the reply": 2}
-    assert len(made.queries) == len(CORPUS) - 4
+    assert made.dropped == {"asked before": 3, "near-copy of its passage": 1, "no query in the reply": 2}
+    assert len(made.queries) == len(CORPUS) - 6
 
 
 @pytest.mark.parametrize(

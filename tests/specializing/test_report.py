@@ -37,6 +37,13 @@ def test_what_follows_from_the_values_is_in_the_json_too() -> None:
     assert first["difference"] == first["specialized"] - first["base"]
 
 
+def test_queries_that_are_not_independent_are_told_in_groups() -> None:
+    assert "60 queries in 20 independent groups, 95% intervals" in to_markdown(sample_report.refused())
+    assert "by the 20 groups that are independent" in of(sample_report.refused()).all("body")[0].text
+    for told in (to_markdown(sample_report.accepted()), of(sample_report.accepted()).all("body")[0].text):
+        assert "independent" not in told
+
+
 def test_a_difference_of_rounding_is_a_tie() -> None:
     scores = [("a", 0.3, 0.1 + 0.2), ("b", 0.5, 0.6), ("c", 0.5, 0.4), ("d", 0.2, 0.2)]
     test = Comparison(

@@ -177,6 +177,34 @@ def test_nine_queries_are_enough_and_nine_that_say_the_same_are_not() -> None:
         split({"all": Judged(dict.fromkeys(judged.queries, "the same"), judged.qrels)}, corpus, alone(corpus))
 
 
+def test_test_queries_of_one_passage_are_one_group_and_those_of_one_file_are_not() -> None:
+    judged, corpus, parents = made(100, 2, 3)
+    parts = split({"all": judged}, corpus, parents)
+    assert parts.leaks.by == "parent"
+    assert parts.test_groups.keys() == parts.test.queries.keys()
+    asked = {query: next(iter(parts.test.qrels[query])) for query in parts.test.queries}
+    assert len(set(parts.test_groups.values())) == len(set(asked.values())) == len(asked) / 3
+    assert len({(asked[query], group) for query, group in parts.test_groups.items()}) == len(asked) / 3
+
+
+def test_splits_that_were_given_have_groups_as_well() -> None:
+    judged, corpus, _ = made(30, 1)
+    ids = list(judged.queries)
+    given = {"train": judged.only(ids[:20]), "dev": judged.only(ids[20:25]), "test": judged.only(ids[25:])}
+    given["test"].qrels[ids[25]] = given["test"].qrels[ids[26]]
+    groups = split(given, corpus, alone(corpus)).test_groups
+    assert groups[ids[25]] == groups[ids[26]]
+    assert sorted(set(groups.values())) == [0, 1, 2, 3]
+
+
+def test_a_small_corpus_with_several_queries_a_passage_gives_enough_groups_for_a_test() -> None:
+    judged, corpus, _ = made(33, 1, 3)
+    for seed in range(5):
+        parts = split({"all": judged}, corpus, alone(corpus), seed)
+        assert len(set(parts.test_groups.values())) >= 6
+        assert 2 * len(parts.train.queries) >= len(judged.queries)
+
+
 WORDS = [f"word{number}" for number in range(12)]
 
 

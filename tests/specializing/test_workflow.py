@@ -17,8 +17,9 @@ from sentence_transformers import SentenceTransformer
 
 from mlr_rag import Document, InvalidInputError, MLRModel, Retriever, specialize
 from mlr_rag.model.loading import is_mlr_folder
-from mlr_rag.specializing import workflow
-from mlr_rag.specializing.options import REPORT, check_options
+from mlr_rag.specializing import output as output_module
+from mlr_rag.specializing.options import check_options
+from mlr_rag.specializing.output import REPORT, replace_output
 from mlr_rag.specializing.report.data import read_report
 from mlr_rag.specializing.result import Specialized
 from mlr_rag.specializing.speed import Speed
@@ -136,7 +137,7 @@ def test_another_temperature_reuses_everything_up_to_the_lists(distilled: Specia
     options = {"objective": "distillation", "teacher_temperature": temperature}
     other = run("colder", teacher=words_teacher(place / "asked.txt"), **options)
     again = {name for name, was in reused(other).items() if was}
-    assert again == {"split", "room", "search", "doctor", "plan", "score", "base"}
+    assert again == {"split", "room", "search", "doctor", "teacher speed", "plan", "score", "base"}
     assert asked(place) == known
     assert other.model.fingerprint != distilled.model.fingerprint
 
@@ -144,7 +145,7 @@ def test_another_temperature_reuses_everything_up_to_the_lists(distilled: Specia
 def test_a_budget_that_cannot_suffice_is_refused_before_the_long_stages(
     run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlr_rag.specializing.learning.measure_speed", lambda *_: Speed(1.0, 1.0, 1e3))
+    monkeypatch.setattr("mlr_rag.specializing.gathering.measure_speed", lambda *_: Speed(1.0, 1.0, 1e3))
     given = (place / "model" / "st", CORPUS, QUERIES, QRELS)
     output = place / "hurried" / "out"
     with pytest.raises(InvalidInputError, match=r"the budget is too small .* \d+ seconds or more"):
@@ -180,6 +181,31 @@ def test_a_model_that_learned_nonsense_is_refused_and_the_base_handed_back(
     assert [item.name for item in found.output.iterdir()] == [REPORT], "the model of another run is gone"
 
 
+def test_where_everything_better_forgets_the_base_is_kept_and_that_is_what_is_said(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlr_rag.specializing.choosing.TOLERANCE", -1.0)  # so that every candidate falls beyond it
+    found = run("forgetful", objective="contrastive")
+    assert not found.accepted
+    assert "forgotten" in found.report.verdict
+    assert "objective='queries'" in " ".join(found.report.advice)
+    assert found.metrics["base"] == found.metrics["specialized"]
+    assert found.metrics["base"]["ndcg@10"] > 0
+
+
+def test_without_a_model_a_retrievers_own_is_the_base(run: Run, place: Path) -> None:
+    model = MLRModel.from_pretrained(place / "model" / "st", layers=(1,))
+    with Retriever.open("memory:", model) as kb:
+        kb.add([Document(text, id) for id, text in CORPUS.items()])
+        found = run("its own", kb, model=None, objective="queries")
+    assert found.model.without_query_adapter().fingerprint == model.fingerprint
+
+
+def test_a_corpus_in_the_place_of_the_model_is_told_apart() -> None:
+    with pytest.raises(InvalidInputError, match="corpus="):
+        specialize("docs/")
+
+
 def test_documents_alone_are_enough(run: Run) -> None:
     texts = {
         f"d{place}": f"The {pair}\n\nIn the kitchen the {pair} is old. Nobody reads it before the {other} is awake. "
@@ -204,7 +230,7 @@ def test_a_language_model_writes_the_queries_once(run: Run) -> None:
     writer = LanguageModel(complete, "writer 1", threads=1)
     found = run("written", queries=None, qrels=None, llm=writer, objective="contrastive")
     assert found.report.data.generator == "writer 1"
-    assert set(prompts) == {*prompts}
+    assert len(prompts) == len(set(prompts))
     count = len(prompts)
     run("written too", queries=None, qrels=None, llm=writer, objective="contrastive")
     assert len(prompts) == count
@@ -237,6 +263,41 @@ def test_an_adapter_for_queries_leaves_a_collections_vectors_valid(run: Run, pla
         assert adapted.search(QUERIES["q0-0"], k=3)
 
 
+@pytest.mark.parametrize("moves", range(5))
+def test_a_first_output_is_ours_whenever_the_process_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    made, output, count, move = tmp_path / "made", tmp_path / "output", [0], shutil.move
+    (made / REPORT).mkdir(parents=True)
+    for name in ("report/report.html", "report/report.json", "modules.json"):
+        (made / name).write_text("{}")
+
+    def dies(source: Path, target: Path) -> None:
+        count[0] += 1
+        if count[0] > moves:
+            raise KeyboardInterrupt
+        move(source, target)
+
+    monkeypatch.setattr(output_module.shutil, "move", dies)
+    try:
+        replace_output(output, made, tmp_path / "old")
+    except KeyboardInterrupt:
+        assert moves < 4
+    check_options(output, tmp_path, None, None, None, None, 0)
+
+
+def test_a_file_of_the_users_is_kept_under_another_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made, output = tmp_path / "made", tmp_path / "output"
+    for folder, text in ((made, "the card"), (output, "the user's own")):
+        (folder / REPORT).mkdir(parents=True)
+        (folder / REPORT / "report.json").write_text("{}")
+        (folder / "README.md").write_text(text)
+    replace_output(output, made, tmp_path / "old")
+    assert (output / "README.md").read_text() == "the card"
+    assert (output / "README.md.yours").read_text() == "the user's own"
+    assert "README.md.yours" in caplog.text
+
+
 @pytest.mark.parametrize("moves", range(9))  # three out, the report's two files, two in
 def test_an_output_that_is_being_replaced_is_no_model_and_is_ours_whenever_the_process_dies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
@@ -259,9 +320,9 @@ def test_an_output_that_is_being_replaced_is_no_model_and_is_ours_whenever_the_p
             raise KeyboardInterrupt
         move(source, target)
 
-    monkeypatch.setattr(workflow.shutil, "move", dies)
+    monkeypatch.setattr(output_module.shutil, "move", dies)
     try:
-        workflow._replace(output, made, tmp_path / "old")
+        replace_output(output, made, tmp_path / "old")
     except KeyboardInterrupt:
         assert moves < 7
     check_options(output, tmp_path, None, None, None, None, 0)

@@ -41,7 +41,7 @@ def test_the_figures_are_those_of_a_search_in_a_store(
     model = MLRModel.from_pretrained(tiny_model_dir, layers=(1, 3), pooling=pooling)
     kb = Retriever.open("memory:", model=model)
     kb.add([Document(text, id) for id, text in TEXTS.items()])
-    expected = mean_metrics(QRELS, search_all(kb, QUERIES))
+    expected = mean_metrics(QRELS, search_all(kb, QUERIES, QRELS))
     found = RetrievalEvaluator(QUERIES, QRELS, TEXTS)(model)
     assert found == pytest.approx({f"dev_{name}": value for name, value in expected.items()}, abs=1e-9)
     assert 0 < found["dev_ndcg@10"] < 1
@@ -71,6 +71,12 @@ def test_a_query_that_is_a_document_does_not_find_itself() -> None:
     documents = {"itself": [1.0, 0.0], "other": [0.6, 0.8]}
     evaluator = RetrievalEvaluator({"x": "itself"}, {"x": {"y": 1}}, {"x": "itself", "y": "other"})
     assert evaluator(Fixed([[1.0, 0.0]], documents))["dev_mrr@10"] == 1.0
+
+
+def test_queries_and_documents_that_are_numbered_alike_are_not_the_same() -> None:
+    documents = {"one": [1.0, 0.0], "two": [0.6, 0.8]}
+    evaluator = RetrievalEvaluator({"1": "?", "2": "?"}, {"1": {"1": 1}, "2": {"2": 1}}, {"1": "one", "2": "two"})
+    assert evaluator.per_query(Fixed([[1.0, 0.0], [0.0, 1.0]], documents)) == {"1": 1.0, "2": 1.0}
 
 
 def test_equal_scores_beyond_the_depth_are_cut_by_id() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -65,6 +66,7 @@ def endpoint() -> Iterator[Any]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             server.asked.append(body)
             busy = len(server.asked) <= server.busy
+            server.released.wait(20 if len(server.asked) <= server.hangs else 0)
             content = "about " + body["messages"][0]["content"].split()[-1]
             choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
             reply = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice]}
@@ -74,16 +76,18 @@ def endpoint() -> Iterator[Any]:
             self.send_header("retry-after-ms", "1")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            with contextlib.suppress(OSError):  # who has given up
+                self.wfile.write(data)
 
         def log_message(self, *_: Any) -> None:
             pass
 
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked, server.busy = [], 0
+    server.asked, server.busy, server.hangs, server.released = [], 0, 0, threading.Event()
     server.url = f"http://127.0.0.1:{server.server_port}/v1"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
+    server.released.set()
     server.shutdown()
     server.server_close()
 
@@ -97,15 +101,32 @@ def test_a_url_with_the_model_after_a_hash_is_an_endpoint_at_temperature_0(endpo
         as_language_model(endpoint.url)
 
 
-def test_a_busy_endpoint_is_asked_again_three_times_and_no_more(endpoint: Any) -> None:
-    endpoint.busy = 3
+def test_a_busy_endpoint_is_asked_again_twice_and_no_more(endpoint: Any) -> None:
+    endpoint.busy = 2
     model = as_language_model(f"{endpoint.url}#tiny")
     assert model.complete("kettles") == "about kettles"
     endpoint.asked.clear()
-    endpoint.busy = 4
+    endpoint.busy = 3
     with pytest.raises(Exception, match="503"):
         model.complete("kettles")
-    assert len(endpoint.asked) == 4
+    assert len(endpoint.asked) == 3
+
+
+def test_an_endpoint_that_hangs_is_given_up_after_three_times_the_timeout(endpoint: Any) -> None:
+    endpoint.hangs = 1
+    model = LanguageModel.openai("tiny", endpoint.url, timeout=0.3)
+    assert model.complete("kettles") == "about kettles"
+    endpoint.asked.clear()
+    endpoint.hangs = 3
+    with pytest.raises(LanguageModelError, match=r"APITimeoutError.*replies in time"):
+        write_queries({"a": "some text"}, None, model)
+    assert len(endpoint.asked) == 3
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan")])
+def test_a_timeout_that_is_no_time_to_wait_is_refused(timeout: float) -> None:
+    with pytest.raises(InvalidInputError, match="timeout"):
+        LanguageModel.openai("tiny", "http://127.0.0.1:9/v1", timeout=timeout)
 
 
 def test_an_endpoint_that_is_down_is_one_typed_error_with_a_remedy() -> None:

@@ -146,6 +146,12 @@ def test_depth_is_kept_and_a_query_does_not_find_itself() -> None:
     assert list(run["q"]) == ["d2", "d1", "d5"]
 
 
+def test_a_query_finds_the_document_that_is_numbered_like_it_where_the_judgments_ask_for_it() -> None:
+    sources, qrels = [Fixed("d1", "d2", "d3")], {"d2": {"d2": 1}, "d1": {"d2": 1, "d1": 0}}
+    run = mine({"d2": "x", "d1": "x"}, CORPUS, sources, depth=3, qrels=qrels)
+    assert {query: list(found) for query, found in run.items()} == {"d2": ["d1", "d2", "d3"], "d1": ["d2", "d3"]}
+
+
 def test_a_query_that_is_a_document_still_finds_its_twin(encoder: HashEncoder) -> None:
     run = mine({"d1": "a stone"}, {"d1": "a stone", "d2": "a stone", "d3": "river"}, [Dense(encoder)], depth=1)
     assert list(run["d1"]) == ["d2"]

@@ -197,10 +197,27 @@ def test_dev_queries_without_a_positive_judgment_count_for_nothing(base: MLRMode
     assert same.history == pytest.approx(done.history, abs=1e-9)
 
 
+def test_documents_that_are_held_are_searched_and_teach_nothing(base: MLRModel) -> None:
+    held = {f"d{i}" for i in range(40, 60)} - {f"d{(i + step) % 60}" for i in range(40) for step in (1, 7)}
+    model, found = _trained(base, dev=DEV, held=held)
+    others = {id: text for id, text in CORPUS.items() if id not in held}
+    without = base.add_query_adapter(8, "linear")
+    expected = train_query_adapter(without, _lists(), others, **OPTIONS)
+    assert found.losses == pytest.approx(expected.losses)
+    assert len(held) > 5
+    evaluator = RetrievalEvaluator(*DEV, CORPUS)
+    assert found.history[found.best] == pytest.approx(evaluator(model)[str(evaluator.primary_metric)])
+
+
 def test_a_dev_query_that_is_a_document_does_not_find_itself(base: MLRModel) -> None:
     queries = {"d0": CORPUS["d0"]}  # the best of all, by far
     qrels = {"d0": {id: 1 for id in CORPUS if id != "d0"}}
     _, done = _trained(base, dev=(queries, qrels), epochs=1)
+    assert done.history == (1.0, 1.0)
+
+
+def test_a_dev_query_finds_the_document_that_is_numbered_like_it_and_relevant(base: MLRModel) -> None:
+    _, done = _trained(base, dev=({"d0": CORPUS["d0"]}, {"d0": {"d0": 1}}), epochs=1)
     assert done.history == (1.0, 1.0)
 
 

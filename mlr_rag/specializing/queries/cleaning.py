@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
 
-from mlr_rag.specializing.queries.query import GeneratedQuery
 from mlr_rag.specializing.queries.sentences import sentences, words
 from mlr_rag.specializing.queries.vocabulary import STOP_WORDS
 
@@ -39,20 +37,6 @@ class Cleaner:
             return ASKED_BEFORE
         self._asked.add(asked)
         return ""
-
-
-def clean(queries: Iterable[GeneratedQuery], corpus: Mapping[str, str]) -> tuple[list[GeneratedQuery], dict[str, int]]:
-    """The queries that a new Cleaner keeps, in order, and how many it left out, by reason."""
-    cleaner, kept = Cleaner(), []
-    dropped: dict[str, int] = {}
-    for query in queries:
-        passage = corpus[query.document] if query.passage is None else query.passage
-        reason = cleaner.reason(query.text, passage)
-        if reason:
-            dropped[reason] = dropped.get(reason, 0) + 1
-        else:
-            kept.append(query)
-    return kept, dropped
 
 
 def is_near_copy(query: list[str], passage: str) -> bool:

@@ -80,7 +80,7 @@ def extract_queries(
         raise InvalidInputError(
             "no query can be extracted from these documents",
             found=", ".join(f"{reason}: {count}" for reason, count in sorted(extractor.dropped.items())),
-            expected="texts with sentences, titles or several words",
+            expected="texts with sentences, titles or several words, with spaces between these",
             remedy="Pass queries of your own, or a language model.",
         )
     return GeneratedQueries(tuple(found), dict(sorted(extractor.dropped.items())))

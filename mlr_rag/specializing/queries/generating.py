@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,15 @@ from mlr_rag.specializing.queries.cleaning import ASKED_BEFORE, MOST_WORDS, Clea
 from mlr_rag.specializing.queries.kinds import KINDS, Example, kinds_of, prompt
 from mlr_rag.specializing.queries.query import GeneratedQueries, GeneratedQuery
 from mlr_rag.specializing.queries.sentences import words
+from mlr_rag.specializing.queries.vocabulary import STOP_WORDS
 from mlr_rag.training.cache import ContentCache, content_key, open_cache
 from mlr_rag.training.llm import LanguageModel, as_language_model, in_threads, without_thoughts
 
 _LONGEST_PASSAGE = 2_000  # characters, as in arXiv 2502.19712
-_FIRST, _MOST_NONSENSE = 50, 0.5  # of the first replies
-_AT_ONCE = 16  # prompts for each thread between two looks at what came back
+_FIRST, _MOST_NONSENSE, _MOST_USELESS = 50, 0.5, 0.9  # of the first replies; repetitions are no nonsense
+_LEAST = 60  # prompts that are sent however long it takes
+_AT_ONCE = 4  # prompts for each thread between two looks at what came back, and at the time
+_STEM = 4  # letters that two forms of a word have in common
 _LABEL = re.compile(
     r"^(?:[-*•]\s+|\d+[.)]\s+)?(?:\**(?:search query|query|question|claim|title|keywords|search)\**\s*:\**\s*)?",
     re.IGNORECASE,
@@ -54,12 +58,14 @@ def write_queries(
     cache: ContentCache | str | Path | None = None,
     seed: int = 0,
     examples: Sequence[Example] = (),
+    seconds: float = float("inf"),
     show_progress: bool | None = None,
 ) -> GeneratedQueries:
     """Queries that a language model writes for documents drawn at random, in equal shares of each kind.
 
     A reply is the first line of it that may be a query. What is none (blank, a refusal, over 40 words), is nearly
-    copied from its passage, or was asked before, is counted and left out, so that there may be fewer than `count`.
+    copied from its passage, has no word in common with it, or was asked before, is counted and left out, so that there
+    may be fewer than `count`.
 
     Args:
         corpus: Document id → text, of which 2,000 characters are shown.
@@ -71,34 +77,35 @@ def write_queries(
         cache: Keeps the replies, under the model's name and the prompt: a ContentCache, or the path of its file.
         seed: Of which documents, which kinds and which examples.
         examples: (passage, query) pairs of your own, shown for the kind "examples" in place of ours.
+        seconds: When to ask no more, once there are about 60 replies. Those that are kept take no time.
         show_progress: By default on a terminal.
 
     Raises:
         InvalidInputError: an unknown kind or document, or more queries than there are documents and kinds.
-        LanguageModelError: the model failed, or more than half of its first 50 replies are no queries or near-copies;
-            what it replied is kept.
+        LanguageModelError: the model failed, or more than half of its first 50 replies are no queries, copies of the
+            passage or not about it, or nearly all are the same; what it replied is kept.
     """
     model = as_language_model(language_model)
     orders = _orders(corpus, documents, model, count, kinds, seed, examples)
     cleaner, dropped = Cleaner(), Counter[str]()
     found: list[GeneratedQuery] = []
-    unusable: list[str] = []
+    useless: list[str] = []
+    ends = time.monotonic() + seconds
     known = open_cache(ContentCache, cache)
     bar = progress.start("Writing queries", len(orders), show_progress)
     try:
         start = 0
-        while start < len(orders):
+        while start < len(orders) and (start < _LEAST or time.monotonic() < ends):
             part = orders[start : start + (model.threads * _AT_ONCE if start else _FIRST)]
             for place, (order, reply) in enumerate(zip(part, _replies(part, model, known), strict=True), start):
-                text = first_query(reply)
-                reason = cleaner.reason(text, corpus[order.document]) if text else "no query in the reply"
+                text, passage = first_query(reply), corpus[order.document][:_LONGEST_PASSAGE]
+                reason = _reason(text, passage) or cleaner.reason(text, corpus[order.document])
                 if not reason:
                     found.append(GeneratedQuery(text, order.document, order.kind))
                 else:
                     dropped[reason] += 1
-                    if reason != ASKED_BEFORE:
-                        unusable.append(reply)
-                _check_sense(place + 1, len(orders), unusable)
+                    useless.append(reply)
+                _check_sense(place + 1, len(orders), useless, dropped)
             bar.update(len(part))
             start += len(part)
     finally:
@@ -156,7 +163,7 @@ def _replies(orders: Sequence[_Order], model: LanguageModel, cache: ContentCache
             "the language model failed",
             found=f"{type(problem).__name__} {problem!s:.200}".rstrip(" ."),
             expected=f"a reply of {model.name:.100}",
-            remedy="See that it runs and can be reached. Its other replies are kept: run this again to go on.",
+            remedy="See that it runs, can be reached and replies in time. Its other replies are kept: run this again.",
         ) from problem
     new = {key: (reply or "").encode("utf-8", "surrogatepass") for key, reply in zip(missing, asked, strict=True)}
     replies = known | new
@@ -174,12 +181,26 @@ def first_query(reply: str) -> str:
     return ""
 
 
-def _check_sense(done: int, wanted: int, unusable: Sequence[str]) -> None:
+def _reason(query: str, passage: str) -> str:
+    """Why what a model wrote is no query of the passage that it was shown, whatever else is asked; "" where it is."""
+    if not query:
+        return "no query in the reply"
+    return "" if _stems(query) & _stems(passage) else "no word of its passage"
+
+
+def _stems(text: str) -> set[str]:
+    """The beginnings of its words, less function words."""
+    return {word[:_STEM] for word in map(str.lower, words(text)) if word not in STOP_WORDS}
+
+
+def _check_sense(done: int, wanted: int, useless: Sequence[str], dropped: Mapping[str, int]) -> None:
     """Stop where most of what comes back is useless, before more of it is paid for."""
-    if done == min(_FIRST, wanted) and len(unusable) > _MOST_NONSENSE * done:
+    nonsense = len(useless) - dropped.get(ASKED_BEFORE, 0)
+    if done == min(_FIRST, wanted) and (nonsense > _MOST_NONSENSE * done or len(useless) > _MOST_USELESS * done):
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(dropped.items()))
         raise LanguageModelError(
-            f"{len(unusable)} of the first {done} replies of the language model are no queries",
-            found="; ".join(f"{reply.strip()!r:.80}" for reply in unusable[:3]),
-            expected="one line of up to 40 words that is no copy of the passage",
+            f"{len(useless)} of the first {done} replies of the language model are of no use",
+            found=f"{reasons}; such as " + "; ".join(f"{reply.strip()!r:.80}" for reply in useless[:3]),
+            expected="one line of up to 40 words about the passage, in its language, and no copy of it",
             remedy="Take a model that follows instructions.",
         )

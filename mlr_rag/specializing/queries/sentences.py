@@ -6,9 +6,10 @@ import re
 
 Span = tuple[int, int]
 
-# A character of a script without spaces counts as a word.
-_SCRIPTS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-_WORD = re.compile(rf"[{_SCRIPTS}]|[^\W_{_SCRIPTS}]+(?:['’.-][^\W_{_SCRIPTS}]+)*")
+# Scripts, as the inside of a character class. A Chinese or Japanese character counts as a word.
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+SPACELESS = _CJK + "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # and Thai, Lao, Burmese and Khmer
+_WORD = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+(?:['’.-][^\W_{_CJK}]+)*")
 _END = re.compile(r"""[.!?]+["'”’)\]]*(?=\s|$)|[。！？]+|\n\s*\n|\n(?=\s*(?:[-*•#>]|\d+[.)]\s))""")
 _SHORT_FORMS = "e.g i.e vs al fig figs dr mr mrs ms prof st no approx ca cf eq ref inc jr u.s viz"
 _ABBREVIATIONS = frozenset(_SHORT_FORMS.split())

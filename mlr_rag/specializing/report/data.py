@@ -84,6 +84,8 @@ class Comparison(_Values):
         per_query: Every test query.
         improved, hurt: Those that gained and lost most, the largest first, up to ten each.
         detectable: The smallest true difference of nDCG@10 that so many queries show in four of five trials.
+        groups: How many groups the queries are in where some are not independent of each other; intervals, p and
+            `detectable` are of groups then. None where each is its own.
     """
 
     metrics: dict[str, Metric]
@@ -91,6 +93,7 @@ class Comparison(_Values):
     improved: tuple[Example, ...] = ()
     hurt: tuple[Example, ...] = ()
     detectable: float | None = None
+    groups: int | None = None
 
     @computed_field  # type: ignore[prop-decorator]
     @property

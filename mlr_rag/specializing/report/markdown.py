@@ -56,8 +56,9 @@ def _test(report: Report, n: Numbers) -> Iterator[str]:
         )
     other = "specialized" if report.accepted else "candidate"
     yield _table(("", "base", other, "difference", ""), rows)
+    groups = "" if report.test.groups is None else f" in {n('count', 'test', 'groups')} independent groups"
     yield (
-        f"{n('count', 'test', 'queries')} queries, 95% intervals: {n('count', 'test', 'wins')} improved, "
+        f"{n('count', 'test', 'queries')} queries{groups}, 95% intervals: {n('count', 'test', 'wins')} improved, "
         f"{n('count', 'test', 'ties')} the same, {n('count', 'test', 'losses')} hurt."
     )
     yield _examples("Most improved", "improved", report.test.improved, n)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from mlr_rag import progress
 from mlr_rag.encoders import Encoder, Vectors, open_encoder
 from mlr_rag.errors import InvalidInputError
+from mlr_rag.evaluation.itself import may_find_itself
 from mlr_rag.training.cache import open_cache
 from mlr_rag.training.mining.vectors import VectorCache
 from mlr_rag.training.teachers.scores import ScoreCache
@@ -111,11 +112,12 @@ def mine(
     sources: Sequence[Source],
     depth: int = 100,
     show_progress: bool | None = None,
+    qrels: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Run:
     """The candidates of each query: each source's `depth` best, fused by `rrf`, of which the `depth` best are kept.
 
-    A query does not find the document that has its own id, as in BEIR. Blank documents are no candidates, and blank
-    queries have none. The same input gives the same run.
+    A query does not find the document that has its own id, as in BEIR, unless `qrels` has it for relevant. Blank
+    documents are no candidates, and blank queries have none. The same input gives the same run.
 
     Args:
         queries: Query id → text.
@@ -123,6 +125,7 @@ def mine(
         sources: Such as `[Dense(model, cache), BM25()]`.
         depth: How many candidates.
         show_progress: By default on a terminal.
+        qrels: Query id → document id → grade, where there are judgments.
 
     Raises:
         InvalidInputError: no queries, documents or sources, or something in them is not a text.
@@ -143,7 +146,7 @@ def mine(
             found: list[Run] = []
             for index in indexes:
                 rankings = zip(part, index.search(texts, depth + 1), strict=True)
-                found.append({id: _without(id, ranking, depth) for (id, _), ranking in rankings})
+                found.append({id: _others(id, ranking, depth, qrels) for (id, _), ranking in rankings})
             run |= {id: dict(islice(fused.items(), depth)) for id, fused in rrf(found).items()}
             bar.update(len(part))
     finally:
@@ -151,8 +154,9 @@ def mine(
     return run
 
 
-def _without(id: str, ranking: Ranking, depth: int) -> dict[str, float]:
-    return dict([item for item in ranking if item[0] != id][:depth])
+def _others(id: str, ranking: Ranking, depth: int, qrels: Mapping[str, Mapping[str, float]] | None) -> dict[str, float]:
+    itself = may_find_itself(id, qrels)
+    return dict([item for item in ranking if itself or item[0] != id][:depth])
 
 
 def rrf(runs: Sequence[Mapping[str, Mapping[str, float]]], k: int = 60) -> Run:
