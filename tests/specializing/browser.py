@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,13 @@ class Browser:
     def ask(self, expression: str) -> Any:
         """The value of an expression of JavaScript."""
         return self._call("POST", "/execute/sync", {"script": f"return {expression}", "args": []})
+
+    def becomes(self, expression: str) -> bool:
+        """Whether it is true, now or within ten seconds: what is shown comes after what was clicked."""
+        end = time.monotonic() + 10
+        while not (found := self.ask(expression) is True) and time.monotonic() < end:
+            time.sleep(0.05)
+        return found
 
     def show_as(self, media: str = "", scheme: str = "light") -> None:
         """As on a screen or on paper, light or dark."""

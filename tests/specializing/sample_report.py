@@ -45,6 +45,7 @@ def accepted(queries: int = 120) -> Report:
         verdict=f"The specialized model finds more: nDCG@10 {ndcg.base.mean:.3f} → {ndcg.specialized.mean:.3f}.",
         chosen="interpolated",
         alpha=0.7,
+        adapter=0.5,
         reasons=(
             "Better on the test queries, and no accident: the whole interval of the difference is above zero.",
             "The general probe falls by less than the tolerance of 0.01 with 70% of the tuned weights.",

@@ -56,7 +56,7 @@ def test_a_finger_can_open_an_example(window: Browser, pages: dict[str, Path]) -
     assert window.ask("document.querySelector('summary').offsetHeight") >= 32
     window.ask("document.querySelector('summary').click()")
     assert window.ask("document.querySelector('details').open") is True
-    assert window.ask(seen) is True
+    assert window.becomes(seen)
 
 
 def test_in_the_dark_the_page_and_its_plots_are_dark(window: Browser, pages: dict[str, Path]) -> None:
