@@ -6,6 +6,7 @@ import json
 import random
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,9 +22,12 @@ from mlr_rag.evaluation.itself import may_find_itself
 from mlr_rag.evaluation.metrics import query_metrics
 from mlr_rag.model.batches import pad_features, token_batches
 from mlr_rag.model.encoding import UNPADDED
+from mlr_rag.specializing.precision import half_precision
 from mlr_rag.training.lists import TrainingList
 from mlr_rag.training.mining.bm25 import BM25
 from mlr_rag.training.mining.candidates import mine
+from mlr_rag.training.trainer.arguments import has_bfloat16
+from mlr_rag.training.trainer.attention import plain_attention
 
 Similarity = Literal["cosine", "dot"]
 Grades = dict[str, dict[str, int]]
@@ -126,6 +130,13 @@ def train(model: Any, loss: nn.Module, inputs: Iterable[tuple[Any, Any]], steps:
         values.append(float(value.detach()))
     model.eval()
     return float(np.mean(values[-max(1, steps // 10) :]))
+
+
+@contextmanager
+def in_half(model: Any, wanted: bool) -> Iterator[None]:
+    """The model computes in bfloat16, where the processor has it; scores and losses do not."""
+    with half_precision("cpu", wanted), plain_attention(model, wanted and has_bfloat16("cpu")):
+        yield
 
 
 @torch.inference_mode()

@@ -165,10 +165,7 @@ def work(base: str, archives: Sequence[Path], cell: Cell) -> tuple[dict[str, Any
     import torch
 
     from benchmarks import _baselines as baselines
-    from mlr_rag.specializing.precision import half_precision
     from mlr_rag.training.collator import ListCollator
-    from mlr_rag.training.trainer.arguments import has_bfloat16
-    from mlr_rag.training.trainer.attention import plain_attention
 
     archive, deep = next(each for each in archives if each.stem == cell.collection), cell.method.startswith("deep-")
     method, data = methods()[cell.method], _data(archive)
@@ -183,12 +180,12 @@ def work(base: str, archives: Sequence[Path], cell: Cell) -> tuple[dict[str, Any
             inputs = baselines.maxsim_batches(model, data, drawn)
         else:
             inputs = training.as_inputs(ListCollator(model), _lists(archive, drawn))
-        with half_precision("cpu", deep), plain_attention(model, deep and has_bfloat16("cpu")):
+        with training.in_half(model, deep):
             facts["loss"] = training.train(model, loss, inputs, steps, cell.rate)
         wins: dict[int, float] = loss.layer_wins() if method.pooling in _BY_LAYER else {}
         facts["wins"] = {str(layer): share for layer, share in wins.items()}
     search = baselines.maxsim_search if method.pooling == "maxsim" else partial(training.search, similarity="cosine")
-    with half_precision("cpu", deep):
+    with training.in_half(model, deep):
         found = search(model, data, cell.split)
     return facts, training.measure(data, cell.split, found)
 

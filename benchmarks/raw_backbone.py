@@ -115,9 +115,12 @@ def work(base: str, archive: Path, cell: Cell) -> tuple[dict[str, Any], Values]:
         loss = ListLoss(model, method.objective(), similarity=method.similarity, gradient_cache=False)
         drawn = training.batches(data, cell.seed, steps, lists, LENGTH)
         made = ([training.as_list(data, *row) for row in rows] for rows in drawn)
-        facts["loss"] = training.train(model, loss, training.as_inputs(ListCollator(model), made), steps, cell.rate)
+        inputs = training.as_inputs(ListCollator(model), made)
+        with training.in_half(model, method.reset):
+            facts["loss"] = training.train(model, loss, inputs, steps, cell.rate)
         facts["wins"] = {str(layer): share for layer, share in loss.layer_wins().items()}
-    found = training.search(model, data, cell.split, method.similarity)
+    with training.in_half(model, method.reset):
+        found = training.search(model, data, cell.split, method.similarity)
     return facts, training.measure(data, cell.split, found)
 
 
@@ -230,7 +233,7 @@ def summarize(args: argparse.Namespace) -> None:
         "for 2,000 test queries drawn once; ± is the standard error over seeds. Differences are between each "
         "query's mean over seeds, with the 95% interval and p of a paired bootstrap over queries, Holm-corrected "
         "over the tables' rows. The deeper backbone is all-MiniLM-L6-v2, layers 4 to 6 given random weights, "
-        f"{RESET_STEPS} steps of {RESET_LISTS} queries. A layer wins where it is a candidate's best one in training."
+        f"{RESET_STEPS} steps of {RESET_LISTS} queries in bfloat16. A layer wins where it is a candidate's best one in training."
         + (f" **{missing} cells are missing.**" if missing else ""),
         "larger backbones as their authors left them, more than one epoch.",
         ("sentence-transformers", "torch", "transformers"),
