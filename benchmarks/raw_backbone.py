@@ -233,7 +233,8 @@ def summarize(args: argparse.Namespace) -> None:
         "for 2,000 test queries drawn once; ± is the standard error over seeds. Differences are between each "
         "query's mean over seeds, with the 95% interval and p of a paired bootstrap over queries, Holm-corrected "
         "over the tables' rows. The deeper backbone is all-MiniLM-L6-v2, layers 4 to 6 given random weights, "
-        f"{RESET_STEPS} steps of {RESET_LISTS} queries in bfloat16. A layer wins where it is a candidate's best one in training."
+        f"{RESET_STEPS} steps of {RESET_LISTS} queries in bfloat16. A layer wins where it is a candidate's best one in "
+        "training."
         + (f" **{missing} cells are missing.**" if missing else ""),
         "larger backbones as their authors left them, more than one epoch.",
         ("sentence-transformers", "torch", "transformers"),
