@@ -19,13 +19,10 @@ from benchmarks._common import ROOT, Row, parser, report, say
 from benchmarks._tables import compare, over_seeds, table, tested, wins_of_lower_layers
 from benchmarks._training import Similarity
 from mlr_rag.evaluation.significance import Difference, holm
-from mlr_rag.model.names import DEFAULT_MODEL
 from mlr_rag.model.pooling import PoolingMode
 
 SEEDS, STEPS, LISTS, LENGTH = 5, 160, 48, 2  # a relevant passage and a hard negative, as in the paper; its batch is 128
 RATES = (1e-4, 3e-4, 1e-3)
-RESET_SEEDS, RESET_STEPS, RESET_LISTS = 3, 100, 32  # of the deeper backbone, which costs twenty times as much
-RESET_LAYERS = 3
 FOLDER = ROOT / "build" / "raw_backbone"
 
 
@@ -40,8 +37,6 @@ class Method:
         similarity: "dot" as in the paper.
         against: The method that it is compared with: DE in the same setting.
         untied: Whether queries have an encoder of their own, as in the paper.
-        layers: The layer set.
-        reset: Train all-MiniLM-L6-v2 with its upper layers made anew, in place of the backbone that was passed.
     """
 
     title: str
@@ -50,8 +45,6 @@ class Method:
     similarity: Similarity
     against: str
     untied: bool = False
-    layers: tuple[int, ...] = (1, 2)
-    reset: bool = False
 
 
 def _methods() -> dict[str, Method]:
@@ -80,11 +73,6 @@ def _methods() -> dict[str, Method]:
         del made[f"{name}-cosine"]
     for name in ("de", "self-contrastive"):
         made[f"{name}-untied"] = replace(made[name], against="de-untied", untied=True)
-    of_reset = partial(replace, against="de-reset", reset=True)
-    made["de-reset"] = of_reset(made["de"], layers=(6,))
-    for lower in (5, 4):
-        title = f"self-contrastive {{6, {lower}}}, weight 1"
-        made[f"6-{lower}-reset"] = of_reset(made["self-contrastive"], title=title, layers=(6, lower))
     return made
 
 
@@ -104,40 +92,18 @@ def work(base: str, archive: Path, cell: Cell) -> tuple[dict[str, Any], Values]:
     method, data = _methods()[cell.method], _data(archive)
     torch.manual_seed(cell.seed)
     untied = {"separate_query_encoder": True} if method.untied else {}
-    start = DEFAULT_MODEL if method.reset else base
-    model: Any = MLRModel.from_pretrained(start, method.layers, method.pooling, "cls", "paper", **untied)
+    model: Any = MLRModel.from_pretrained(base, (1, 2), method.pooling, "cls", "paper", **untied)
     model.max_seq_length = training.TOKENS
-    if method.reset:
-        _reset(model)
-    steps, lists = (RESET_STEPS, RESET_LISTS) if method.reset else (STEPS, LISTS)
     facts: dict[str, Any] = {}
     if method.objective is not None:
         loss = ListLoss(model, method.objective(), similarity=method.similarity, gradient_cache=False)
-        drawn = training.batches(data, cell.seed, steps, lists, LENGTH)
+        drawn = training.batches(data, cell.seed, STEPS, LISTS, LENGTH)
         made = ([training.as_list(data, *row) for row in rows] for rows in drawn)
         inputs = training.as_inputs(ListCollator(model), made)
-        with training.in_half(model, method.reset):
-            facts["loss"] = training.train(model, loss, inputs, steps, cell.rate)
+        facts["loss"] = training.train(model, loss, inputs, STEPS, cell.rate)
         facts["wins"] = {str(layer): share for layer, share in loss.layer_wins().items()}
-    with training.in_half(model, method.reset):
-        found = training.search(model, data, cell.split, method.similarity)
+    found = training.search(model, data, cell.split, method.similarity)
     return facts, training.measure(data, cell.split, found)
-
-
-def _reset(model: Any) -> None:
-    """Give the upper layers the random weights that BERT starts from."""
-    from torch import nn
-
-    from mlr_rag.model.capture import find_layers
-
-    for layer in find_layers(model[0].model)[1][-RESET_LAYERS:]:
-        for module in layer.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.LayerNorm):
-                nn.init.ones_(module.weight)
-                nn.init.zeros_(module.bias)
 
 
 def grid() -> list[Cell]:
@@ -150,7 +116,7 @@ def grid() -> list[Cell]:
 
 
 def _seeds(method: Method) -> int:
-    return 1 if method.objective is None else min(SEEDS, RESET_SEEDS) if method.reset else SEEDS
+    return 1 if method.objective is None else SEEDS
 
 
 def cells(done: dict[Cell, dict[str, Any]]) -> list[Cell]:
@@ -162,10 +128,9 @@ def cells(done: dict[Cell, dict[str, Any]]) -> list[Cell]:
             best[cell.method] = cell
     return [
         Cell("squad_nqg", name, seed, best[method.against].rate if method.objective else 0.0)
-        for reset in (False, True)  # what is dearest comes last
         for seed in range(SEEDS)
         for name, method in _methods().items()
-        if method.reset == reset and method.against in best and seed < _seeds(method)
+        if method.against in best and seed < _seeds(method)
     ]
 
 
@@ -173,7 +138,6 @@ _SETTINGS = (
     ("", "raw dot products, temperature 1, one encoder"),
     ("-cosine", "unit vectors, temperature 0.05, one encoder"),
     ("-untied", "raw dot products, temperature 1, two encoders, as in the paper"),
-    ("-reset", f"raw dot products, temperature 1, MiniLM with layers 4 to 6 made anew, {RESET_STEPS} steps"),
 )
 
 
@@ -232,11 +196,9 @@ def summarize(args: argparse.Namespace) -> None:
         "the same batches for a seed. Accuracy: whether a relevant passage is among the first k of all 13,447, "
         "for 2,000 test queries drawn once; ± is the standard error over seeds. Differences are between each "
         "query's mean over seeds, with the 95% interval and p of a paired bootstrap over queries, Holm-corrected "
-        "over the tables' rows. The deeper backbone is all-MiniLM-L6-v2, layers 4 to 6 given random weights, "
-        f"{RESET_STEPS} steps of {RESET_LISTS} queries in bfloat16. A layer wins where it is a candidate's best one in "
-        "training."
+        "over the tables' rows. A layer wins where it is a candidate's best one in training."
         + (f" **{missing} cells are missing.**" if missing else ""),
-        "larger backbones as their authors left them, more than one epoch.",
+        "deeper backbones, for which there was no GPU; more than one epoch.",
         ("sentence-transformers", "torch", "transformers"),
         "\n\n".join(parts),
     )
