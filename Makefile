@@ -15,7 +15,7 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/ready  ## the figures of BENCHMARKS.md; about two hours, on a quiet machine
+bench: .venv/ready  ## the figures of BENCHMARKS.md; many hours, on a quiet machine; what was killed goes on
 	$(BIN)/python -m benchmarks
 
 clean:

@@ -14,6 +14,7 @@ _COLLECTIONS = {
     "scifact": ["scifact"],
     "listwise": ["scifact", "nl2bash"],
     "score_cache": ["nl2bash"],
+    "specialize": ["scifact", "nfcorpus", "medquad", "nl2bash", "wikiqa", "cranfield", "msmarco_5k"],
     "specialize_kill": ["nl2bash"],
     "guard": ["nl2bash", "medquad"],
     "query_only": ["nl2bash", "medquad", "squad_nqg", "wikiqa", "nfcorpus"],

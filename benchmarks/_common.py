@@ -40,6 +40,7 @@ SECTIONS = (
     "listwise",
     "gradcache",
     "score_cache",
+    "specialize",
     "specialize_kill",
     "guard",
     "query_only",
