@@ -98,6 +98,7 @@ class ListBatch:
         queries: The queries, for messages.
         best_layer: Whether a document's score is the largest of its layers', as with `multi_vector` pooling, and not
             its last layer's.
+        whole: The batch that these rows were taken from; None where it is whole.
     """
 
     index: Tensor
@@ -105,6 +106,13 @@ class ListBatch:
     labels: Tensor
     queries: tuple[str, ...] = ()
     best_layer: bool = False
+    whole: ListBatch | None = None
+
+    def rows(self, rows: Sequence[int]) -> ListBatch:
+        """Some of the lists, over the same columns."""
+        index, teacher, labels = (table[list(rows)] for table in (self.index, self.teacher, self.labels))
+        queries = tuple(self.queries[row] for row in rows) if self.queries else ()
+        return ListBatch(index, teacher, labels, queries, self.best_layer, self.whole or self)
 
     @property
     def padding(self) -> Tensor:

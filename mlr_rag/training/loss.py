@@ -27,6 +27,7 @@ from mlr_rag.training.objectives import Objective, default_objective
 
 Features = dict[str, Any]
 _GPU_TOKENS = 8192
+_SCORES = 2**20  # that are held at once, where they can be cut
 
 
 class ListLoss(CachedLossMixin, nn.Module):
@@ -38,9 +39,9 @@ class ListLoss(CachedLossMixin, nn.Module):
 
     With the gradient cache (GradCache, arXiv 2101.06983) memory holds the activations of one mini-batch at a time,
     whatever the batch, and gradients are the same; every text is then read twice, once without and once with a
-    gradient. What still grows are the scores, 4 B P m bytes a copy, of which a step holds four to seven at once: 42 MB
-    a copy with 512 lists of 20 passages and two layers. Without the cache the mini-batches remain, which saves padding
-    and is kinder to a CPU's caches, but all their activations are held.
+    gradient. Scores are cut as well, by lists, where the objective is a mean over lists (`by_row`); with MarginMSE,
+    Wasserstein and MannWhitney they grow, 4 B P m bytes a copy. Without the cache the mini-batches remain, which saves
+    padding and is kinder to a CPU's caches, but all their activations are held.
 
     A softmax leaves most passages with next to no gradient, and the cache knows it before the second reading.
     `skip_gradient=e` then reads again only the passages with the largest gradients, so that those left out have
@@ -124,28 +125,61 @@ class ListLoss(CachedLossMixin, nn.Module):
     ) -> Tensor:
         """The loss from the mini-batches' vectors; `with_backward` also leaves each one's gradient in it."""
         labels = dict(labels)
-        queries, passages = torch.cat(reps[0])[:, 0], torch.cat(reps[1])
         keys = labels.pop("keys")
+        queries, passages = torch.cat(reps[0])[:, 0], torch.cat(reps[1])
         if self.gather:
             passages = gather_passages(passages, keys)
-        with torch.autocast(queries.device.type, enabled=False):
-            scores = torch.einsum("bd,pmd->bpm", *_at_least_float32(queries, passages))
-            batch = ListBatch(**labels, best_layer=self._pooling == "multi_vector")
-            parts = _parts(self.objective, scores, batch)
+        batch = ListBatch(**labels, best_layer=self._pooling == "multi_vector")
+        size = max(1, _SCORES // (passages.shape[0] * passages.shape[1]))
+        if with_backward and len(queries) > size and not self.gather and getattr(self.objective, "by_row", False):
+            loss = self._backward_by_rows(reps, queries, passages, batch, size)
+        else:
+            parts = self._parts_of(queries, passages, batch)
+            self._parts = {name: value.detach() for name, value in parts.items()}
             loss = torch.stack(list(parts.values())).sum()
-        self._parts = {name: value.detach() for name, value in parts.items()}
+            if with_backward:
+                leaves = [vectors for chunks in reps for vectors in chunks]
+                found = torch.autograd.grad(loss, [*leaves, *self._learned], allow_unused=True)
+                for vectors, gradient in zip(leaves, found, strict=False):
+                    vectors.grad = gradient
+                # The objective's own parameters must wait for backward(), which scales the gradient.
+                self._objective_gradients = list(zip(self._learned, found[len(leaves) :], strict=True))
         if loss.requires_grad and self._wins is not None:
             self._watch_layers(self._wins)
-        if with_backward:
-            # The objective's own parameters must wait for backward(), which scales the gradient.
-            leaves = [vectors for chunks in reps for vectors in chunks]
-            learned = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
-            found = torch.autograd.grad(loss, [*leaves, *learned], allow_unused=True)
-            for vectors, gradient in zip(leaves, found, strict=False):
+        return loss.detach() if with_backward else loss
+
+    def _backward_by_rows(
+        self, reps: list[list[Tensor]], queries: Tensor, passages: Tensor, batch: ListBatch, size: int
+    ) -> Tensor:
+        """The loss, from the scores of `size` queries at a time; leaves the gradients in the vectors."""
+        queries, passages = (vectors.detach().requires_grad_() for vectors in (queries, passages))
+        totals = [torch.zeros_like(each) for each in (queries, passages, *self._learned)]
+        self._parts, count = {}, len(queries)
+        for start in range(0, count, size):
+            rows = range(start, min(start + size, count))
+            found = self._parts_of(queries[rows.start : rows.stop], passages, batch.rows(rows))
+            parts = {name: value * (len(rows) / count) for name, value in found.items()}
+            loss = torch.stack(list(parts.values())).sum()
+            gradients = torch.autograd.grad(loss, [queries, passages, *self._learned], allow_unused=True)
+            for total, gradient in zip(totals, gradients, strict=True):
+                if gradient is not None:
+                    total += gradient
+            for name, value in parts.items():
+                self._parts[name] = self._parts.get(name, 0) + value.detach()
+        for chunks, total in zip(reps, (totals[0][:, None], totals[1]), strict=True):
+            for vectors, gradient in zip(chunks, total.split([len(vectors) for vectors in chunks]), strict=True):
                 vectors.grad = gradient
-            self._objective_gradients = list(zip(learned, found[len(leaves) :], strict=True))
-            loss = loss.detach()
-        return loss
+        self._objective_gradients = list(zip(self._learned, totals[2:], strict=True))
+        return torch.stack(list(self._parts.values())).sum().requires_grad_()
+
+    def _parts_of(self, queries: Tensor, passages: Tensor, batch: ListBatch) -> dict[str, Tensor]:
+        with torch.autocast(queries.device.type, enabled=False):
+            scores = torch.einsum("bd,pmd->bpm", *_at_least_float32(queries, passages))
+            return _parts(self.objective, scores, batch)
+
+    @property
+    def _learned(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
 
     def embed_minibatch(
         self,

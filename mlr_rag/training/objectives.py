@@ -9,6 +9,7 @@ query's own list. Temperatures are made for unit vectors.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import torch
@@ -30,6 +31,7 @@ class Objective(nn.Module):
         poolings: The poolings whose layers it can tell apart; None where it needs no layers, and any pooling will do.
         needs_teacher: Whether it cannot use a list without teacher scores.
         needs_positives: Whether it cannot use a list without a relevant passage.
+        by_row: Whether its value is the mean of what it is for each list, given the passages of all.
         remedy: What to do about a layer that never is the best, where such a layer learns nothing; "" where it does.
     """
 
@@ -37,6 +39,7 @@ class Objective(nn.Module):
     poolings: tuple[str, ...] | None = None
     needs_teacher = False
     needs_positives = False
+    by_row = False
     remedy = ""
     _wins: Tensor | None = None
 
@@ -89,6 +92,7 @@ class InfoNCE(Objective):
     """
 
     name = "infonce"
+    by_row = True
     needs_positives = True
 
     def __init__(
@@ -119,6 +123,7 @@ class MultiVector(Objective):
     """InfoNCE of the best layer: `losses.multi_vector`."""
 
     name = "multi_vector"
+    by_row = True
     poolings = ("multi_vector",)
     needs_positives = True
     remedy = "Leave it out of the model's layers."
@@ -151,6 +156,7 @@ class SelfContrastive(Objective):
     """
 
     name = "self_contrastive"
+    by_row = True
     poolings = ("self_contrastive",)
     needs_positives = True
 
@@ -197,6 +203,7 @@ class LastReg(Objective):
     """The ablation of self-contrastive pooling without its harder negatives: `losses.last_reg`."""
 
     name = "last_reg"
+    by_row = True
     poolings = ("self_contrastive",)
     needs_positives = True
 
@@ -223,6 +230,7 @@ class ListwiseKL(Objective):
     """
 
     name = "listwise_kl"
+    by_row = True
     needs_teacher = True
 
     def __init__(
@@ -362,6 +370,11 @@ class WeightedSum(Objective):
         """Whether any term does."""
         return any(term.needs_positives for term in self._objectives)
 
+    @property
+    def by_row(self) -> bool:  # type: ignore[override]
+        """Whether all terms are."""
+        return all(term.by_row for term in self._objectives)
+
     def parts(self, scores: Tensor, batch: ListBatch) -> dict[str, Tensor]:
         """The weighted parts of all terms; a second one of the same name is called `name_2`."""
         parts: dict[str, Tensor] = {}
@@ -404,6 +417,11 @@ def left_out(batch: ListBatch, scores: Tensor, scope: Scope = "batch") -> Tensor
 
 def _grades(batch: ListBatch, columns: int) -> Tensor:
     """`(B, P)`: the grades of each query's passages; of a query with several lists, those of all its lists."""
+    if batch.whole is not None:  # whose other rows may be of the same queries
+        asked, whole = set(batch.queries), batch.whole
+        rows = [row for row, query in enumerate(whole.queries) if query in asked]
+        place = {whole.queries[row]: place for place, row in enumerate(rows)}
+        return _grades(replace(whole.rows(rows), whole=None), columns)[[place[query] for query in batch.queries]]
     grades = batch.over_columns(batch.labels, columns)
     if len(set(batch.queries)) == len(batch.queries):
         return grades

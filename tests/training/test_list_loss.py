@@ -22,9 +22,12 @@ from mlr_rag.training.objectives import (
     InfoNCE,
     LastReg,
     ListwiseKL,
+    MannWhitney,
+    MarginMSE,
     MultiVector,
     Objective,
     SelfContrastive,
+    Wasserstein,
     WeightedSum,
     default_objective,
 )
@@ -103,6 +106,44 @@ def test_gradients_are_the_same_with_and_without_the_cache(model, dropout):
     assert cached[0] == pytest.approx(plain[0], abs=1e-6)
     assert torch.linalg.vector_norm(cached[1]) > 0.1
     assert torch.allclose(cached[1], plain[1], atol=1e-5)
+
+
+TWICE = [*LISTS, TrainingList("old", (TEXTS[5], TEXTS[2]), scores=(4, 1), labels=(1, 0))]  # of one query
+
+
+@pytest.mark.parametrize(
+    ("model", "objective"),
+    [
+        ("last", default_objective()),
+        ("last", InfoNCE(false_negative_ratio=0.6)),
+        ("last", ListwiseKL()),
+        ("multi_vector", MultiVector()),
+        ("self_contrastive", SelfContrastive(layer_scales=[1.5])),
+        ("self_contrastive", LastReg()),
+    ],
+    indirect=["model"],
+)
+def test_scores_of_some_lists_at_a_time_give_the_same_loss_and_gradients(model, objective, monkeypatch):
+    loss = ListLoss(model, objective, 20)
+    parts, asked = loss._parts_of, []
+    value, gradient = step(loss, TWICE)
+    wins = loss.layer_wins()
+    monkeypatch.setattr(loss, "_parts_of", lambda queries, *rest: asked.append(len(queries)) or parts(queries, *rest))
+    monkeypatch.setattr("mlr_rag.training.loss._SCORES", 3 * 6 * (1 if model.pooling == "last" else 2))
+    found, cut = step(loss, TWICE)
+    assert asked == [3, 1]
+    assert found == pytest.approx(value, rel=1e-6)
+    assert torch.linalg.vector_norm(gradient) > 0.01
+    assert torch.allclose(cut, gradient, atol=1e-5)
+    assert loss.layer_wins() == wins, "twice the same shares"
+
+
+@pytest.mark.parametrize("model", ["last"], indirect=True)
+@pytest.mark.parametrize("objective", [MarginMSE(), Wasserstein(), MannWhitney(), Shown()])
+def test_what_is_no_mean_over_lists_is_not_cut(model, objective, monkeypatch):
+    monkeypatch.setattr("mlr_rag.training.loss._SCORES", 1)
+    monkeypatch.setattr(ListLoss, "_backward_by_rows", None)
+    assert step(ListLoss(model, objective, 20))[1].isfinite().all()
 
 
 @pytest.mark.parametrize("tokens", [1, 13, 30, 1000])
