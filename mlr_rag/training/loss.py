@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -27,6 +28,8 @@ from mlr_rag.training.objectives import Objective, default_objective
 
 Features = dict[str, Any]
 _GPU_TOKENS = 8192
+_HELD = 2**31  # bytes of activations that are held without the cache, about
+_ACTIVATION = 90  # bytes a token, layer and dimension: measured with MiniLM in float32
 _SCORES = 2**20  # that are held at once, where they can be cut
 
 
@@ -54,7 +57,8 @@ class ListLoss(CachedLossMixin, nn.Module):
             caches that fits, and 8,192 elsewhere.
         similarity: "cosine", as stores compute it, or "dot", of the vectors before the model's last `Normalize`, as
             in arXiv 2509.23861: a matter of research, since stores hold unit vectors.
-        gradient_cache: Encode twice and hold one mini-batch, or once and hold them all.
+        gradient_cache: Encode twice and hold one mini-batch, or once and hold them all; None for the first where a
+            batch would hold more than about 2 GiB.
         skip_gradient: Which share of the passages' gradient may be left out, from 0 to less than 1.
         dropout: Use the model's dropout. arXiv 2502.19712 trains without it, and on a CPU it costs a third of a step.
         gather: Let the passages of other processes (torch.distributed) be in-batch candidates too.
@@ -69,7 +73,7 @@ class ListLoss(CachedLossMixin, nn.Module):
         objective: nn.Module | None = None,
         mini_batch_num_tokens: int | None = None,
         similarity: Literal["cosine", "dot"] = "cosine",
-        gradient_cache: bool = True,
+        gradient_cache: bool | None = None,
         skip_gradient: float = 0.0,
         dropout: bool = False,
         gather: bool = False,
@@ -84,7 +88,7 @@ class ListLoss(CachedLossMixin, nn.Module):
             )
         if not 0 <= skip_gradient < 1:
             raise InvalidInputError("skip_gradient is not a share", found=skip_gradient, expected="0 <= share < 1")
-        if skip_gradient and (dropout or not gradient_cache):
+        if skip_gradient and (dropout or gradient_cache is False):
             raise InvalidInputError(
                 "skip_gradient reads some passages again, just as they were read before",
                 found=f"dropout={dropout}, gradient_cache={gradient_cache}",
@@ -96,7 +100,8 @@ class ListLoss(CachedLossMixin, nn.Module):
         self.mini_batch_num_tokens = tokens or (BATCH_TOKENS if model.device.type == "cpu" else _GPU_TOKENS)
         self.mini_batch_size = 1  # the mixin's other way to cut a batch, which is not in use
         self.similarity = similarity
-        self.uses_gradient_cache = gradient_cache
+        self.uses_gradient_cache = gradient_cache is not False  # what sentence-transformers asks
+        self._cache = True if skip_gradient else gradient_cache
         self.skip_gradient, self.dropout, self.gather = skip_gradient, dropout, gather
         self.layers: tuple[int, ...] = tuple(getattr(model, "layers", ())[::-1])
         self._pooling = getattr(model, "pooling", "last")
@@ -108,7 +113,7 @@ class ListLoss(CachedLossMixin, nn.Module):
         Only the sum has the gradient, which is why the parts should not be taken alone.
         """
         features = list(sentence_features)
-        if self.uses_gradient_cache:
+        if self._too_large(features) if self._cache is None else self._cache:
             skips = self.skip_gradient > 0 and torch.is_grad_enabled()
             cached: Any = self._forward_skipping if skips else self.forward_cached
             loss = cached(features, labels)
@@ -119,6 +124,15 @@ class ListLoss(CachedLossMixin, nn.Module):
         first, *others = self._parts.items()
         rest = {name: value.to(loss) for name, value in others}
         return {first[0]: loss - sum(rest.values(), torch.zeros_like(loss)), **rest}
+
+    def _too_large(self, features: list[Features]) -> bool:
+        """Whether the activations of all of it are too much to hold at once, by the size of the model's layers."""
+        config = getattr(getattr(self.model, "module", self.model)[0].model, "config", None)
+        sizes = [getattr(config, name, None) for name in ("num_hidden_layers", "hidden_size")]
+        tokens = sum(int(each["attention_mask"].sum()) for each in features if "attention_mask" in each)
+        if not tokens or not all(isinstance(size, int) for size in sizes):
+            return True
+        return tokens * math.prod(sizes) * _ACTIVATION > _HELD  # type: ignore[arg-type]
 
     def calculate_loss(  # type: ignore[override]
         self, reps: list[list[Tensor]], labels: dict[str, Any], *, with_backward: bool = False
@@ -167,7 +181,7 @@ class ListLoss(CachedLossMixin, nn.Module):
             for name, value in parts.items():
                 self._parts[name] = self._parts.get(name, 0) + value.detach()
         for chunks, total in zip(reps, (totals[0][:, None], totals[1]), strict=True):
-            for vectors, gradient in zip(chunks, total.split([len(vectors) for vectors in chunks]), strict=True):
+            for vectors, gradient in zip(chunks, torch.split(total, [len(vectors) for vectors in chunks]), strict=True):
                 vectors.grad = gradient
         self._objective_gradients = list(zip(self._learned, totals[2:], strict=True))
         return torch.stack(list(self._parts.values())).sum().requires_grad_()

@@ -419,9 +419,9 @@ def _grades(batch: ListBatch, columns: int) -> Tensor:
     """`(B, P)`: the grades of each query's passages; of a query with several lists, those of all its lists."""
     if batch.whole is not None:  # whose other rows may be of the same queries
         asked, whole = set(batch.queries), batch.whole
-        rows = [row for row, query in enumerate(whole.queries) if query in asked]
-        place = {whole.queries[row]: place for place, row in enumerate(rows)}
-        return _grades(replace(whole.rows(rows), whole=None), columns)[[place[query] for query in batch.queries]]
+        chosen = [row for row, query in enumerate(whole.queries) if query in asked]
+        place = {whole.queries[row]: place for place, row in enumerate(chosen)}
+        return _grades(replace(whole.rows(chosen), whole=None), columns)[[place[query] for query in batch.queries]]
     grades = batch.over_columns(batch.labels, columns)
     if len(set(batch.queries)) == len(batch.queries):
         return grades

@@ -124,7 +124,7 @@ TWICE = [*LISTS, TrainingList("old", (TEXTS[5], TEXTS[2]), scores=(4, 1), labels
     indirect=["model"],
 )
 def test_scores_of_some_lists_at_a_time_give_the_same_loss_and_gradients(model, objective, monkeypatch):
-    loss = ListLoss(model, objective, 20)
+    loss = ListLoss(model, objective, 20, gradient_cache=True)
     parts, asked = loss._parts_of, []
     value, gradient = step(loss, TWICE)
     wins = loss.layer_wins()
@@ -143,13 +143,23 @@ def test_scores_of_some_lists_at_a_time_give_the_same_loss_and_gradients(model, 
 def test_what_is_no_mean_over_lists_is_not_cut(model, objective, monkeypatch):
     monkeypatch.setattr("mlr_rag.training.loss._SCORES", 1)
     monkeypatch.setattr(ListLoss, "_backward_by_rows", None)
-    assert step(ListLoss(model, objective, 20))[1].isfinite().all()
+    assert step(ListLoss(model, objective, 20, gradient_cache=True))[1].isfinite().all()
+
+
+@pytest.mark.parametrize(("held", "readings"), [(2**31, 1), (1, 2)])
+def test_a_batch_is_read_twice_where_it_would_hold_too_much(model, monkeypatch, held, readings):
+    monkeypatch.setattr("mlr_rag.training.loss._HELD", held)
+    loss, read = ListLoss(model, mini_batch_num_tokens=10_000), []
+    vectors = loss._vectors
+    monkeypatch.setattr(loss, "_vectors", lambda features: read.append(features["task"]) or vectors(features))
+    step(loss)
+    assert sorted(read) == sorted(["query", "document"] * readings)
 
 
 @pytest.mark.parametrize("tokens", [1, 13, 30, 1000])
 def test_gradients_do_not_depend_on_the_mini_batches(model, tokens):
     value, gradient = step(ListLoss(model, mini_batch_num_tokens=10_000, gradient_cache=False))
-    found, other = step(ListLoss(model, mini_batch_num_tokens=tokens))
+    found, other = step(ListLoss(model, mini_batch_num_tokens=tokens, gradient_cache=True))
     assert found == pytest.approx(value, abs=1e-6)
     assert torch.allclose(other, gradient, atol=1e-5)
 
