@@ -263,14 +263,9 @@ def test_an_adapter_for_queries_leaves_a_collections_vectors_valid(run: Run, pla
         assert adapted.search(QUERIES["q0-0"], k=3)
 
 
-@pytest.mark.parametrize("moves", range(5))
-def test_a_first_output_is_ours_whenever_the_process_dies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
-) -> None:
-    made, output, count, move = tmp_path / "made", tmp_path / "output", [0], shutil.move
-    (made / REPORT).mkdir(parents=True)
-    for name in ("report/report.html", "report/report.json", "modules.json"):
-        (made / name).write_text("{}")
+def die_after(moves: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the process die, as it were, when an output has been replaced by so many moves."""
+    count, move = [0], shutil.move
 
     def dies(source: Path, target: Path) -> None:
         count[0] += 1
@@ -279,6 +274,18 @@ def test_a_first_output_is_ours_whenever_the_process_dies(
         move(source, target)
 
     monkeypatch.setattr(output_module.shutil, "move", dies)
+
+
+@pytest.mark.parametrize("moves", range(5))
+def test_a_first_output_is_ours_whenever_the_process_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    made, output = tmp_path / "made", tmp_path / "output"
+    (made / REPORT).mkdir(parents=True)
+    for name in ("report/report.html", "report/report.json", "modules.json"):
+        (made / name).write_text("{}")
+
+    die_after(moves, monkeypatch)
     try:
         replace_output(output, made, tmp_path / "old")
     except KeyboardInterrupt:
@@ -312,15 +319,7 @@ def test_an_output_that_is_being_replaced_is_no_model_and_is_ours_whenever_the_p
     earlier = ["modules.json", "model.safetensors", "2_QueryAdapter"]
     (output / REPORT / "contents.json").write_text(json.dumps(earlier))
     (output / "notes.txt").write_text("the user's own")
-    count, move = [0], shutil.move
-
-    def dies(source: Path, target: Path) -> None:
-        count[0] += 1
-        if count[0] > moves:
-            raise KeyboardInterrupt
-        move(source, target)
-
-    monkeypatch.setattr(output_module.shutil, "move", dies)
+    die_after(moves, monkeypatch)
     try:
         replace_output(output, made, tmp_path / "old")
     except KeyboardInterrupt:
