@@ -14,13 +14,16 @@ from benchmarks import listwise
 
 def met(stock: list[float], ours: list[float]) -> bool | None:
     gains = {variant: ours if variant in listwise.OURS else stock for variant in listwise.VARIANTS}
-    (verdict,) = {row.met for row in listwise.quality_rows("tiny", 0.5, gains)[-len(listwise.OURS) :]}
+    after = {variant: [0.5 + gain for gain in each] for variant, each in gains.items()}
+    (verdict,) = {row.met for row in listwise.quality_rows("tiny", 0.5, after)[-len(listwise.OURS) :]}
     return verdict
 
 
-def test_a_gain_like_that_of_stock_less_its_spread_is_the_same_quality() -> None:
+def test_what_is_within_the_spread_of_stock_is_the_same_quality() -> None:
     assert met([0.02, 0.03], [0.016, 0.016])
+    assert met([-0.02, -0.03], [-0.016, -0.016])
     assert not met([0.02, 0.03], [0.014, 0.014])
+    assert not met([0.02, 0.03], [0.037, 0.037])
 
 
 @pytest.mark.parametrize("stock", [[0.02, 0.03], [0.0, 0.03], [0.0, 0.0], [-0.02, -0.03]])

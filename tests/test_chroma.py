@@ -496,6 +496,25 @@ def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
     assert (tmp_path / "chroma.sqlite3").read_text().startswith("not a database")
 
 
+def test_a_document_that_is_deleted_while_it_is_found_is_no_match(monkeypatch: pytest.MonkeyPatch) -> None:
+    vector = unit_rows(1, 8)[0]
+    store = ChromaStore(chromadb.EphemeralClient(), f"kb{uuid.uuid4().hex}", 8)
+    store.upsert([Record(Document(id, id), vector) for id in ("here", "gone")])
+    call = store._call
+
+    def meanwhile(name: str, **options: Any) -> Any:
+        found = call(name, **options)
+        gone = found["ids"][0].index("gone")
+        for column in ("documents", "metadatas"):  # as a server answers that looks up what it found
+            found[column][0][gone] = None
+        return found
+
+    monkeypatch.setattr(store, "_call", meanwhile)
+    for with_vectors in (False, True):
+        matches = store.query(vector, 2, with_vectors=with_vectors)
+        assert [match.record.document.id for match in matches] == ["here"]
+
+
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(open_store(f"chroma:{tmp_path}/kb1", dimension=8)) as store:
         store.upsert(records())

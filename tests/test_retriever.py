@@ -436,6 +436,7 @@ def test_a_user_who_stops_it_keeps_what_was_written(encoder: HashEncoder) -> Non
 def test_stopping_does_not_wait_for_the_rest() -> None:
     """Ctrl-C while the last window is encoded stops after the batch at hand, and keeps what is encoded."""
     main = threading.get_ident()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes away in the background
 
     class Interrupting(HashEncoder):
         def encode_document(self, inputs: Any) -> np.ndarray:
@@ -447,8 +448,11 @@ def test_stopping_does_not_wait_for_the_rest() -> None:
     slow = Interrupting()
     kb = Retriever(slow, MemoryStore(16))
     slow.encoded.clear()
-    with pytest.raises(KeyboardInterrupt):
-        kb.add([f"text {i}" for i in range(2000)])
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            kb.add([f"text {i}" for i in range(2000)])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(slow.encoded) < 1000
     assert kb.count() == len(slow.encoded)
 

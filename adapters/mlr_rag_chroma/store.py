@@ -164,8 +164,13 @@ class ChromaStore:
             (distances,) = found["distances"]
             # Which of equal scores the engine leaves out is its choice; the contract says by id, so all must be seen.
             if len(distances) < limit or distances[k - 1] < distances[-1]:
-                records = rows({name: column and column[0] for name, column in found.items()})
-                scored = zip(records, distances, strict=True)
+                (metadatas,) = found["metadatas"]
+                there = [place for place, metadata in enumerate(metadatas) if metadata is not None]  # still, that is
+                columns = {name: found[name] for name in ("ids", "documents", "metadatas", "embeddings")}
+                records = rows(
+                    {name: column and [column[0][place] for place in there] for name, column in columns.items()}
+                )
+                scored = zip(records, (distances[place] for place in there), strict=True)
                 return sorted_matches([Match(record, 1 - distance) for record, distance in scored])[:k]
             limit *= 4
 
