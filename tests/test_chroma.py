@@ -498,7 +498,7 @@ def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
 
 def test_a_document_that_is_deleted_while_it_is_found_is_no_match(monkeypatch: pytest.MonkeyPatch) -> None:
     vector = unit_rows(1, 8)[0]
-    store = ChromaStore(chromadb.EphemeralClient(), f"kb{uuid.uuid4().hex}", 8)
+    store = ChromaStore(clients.ephemeral(), f"kb{uuid.uuid4().hex}", 8)
     store.upsert([Record(Document(id, id), vector) for id in ("here", "gone")])
     call = store._call
 
