@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from benchmarks._cells import Values
 from benchmarks._common import say
 from mlr_rag.evaluation.collection import Collection
-from mlr_rag.evaluation.itself import may_find_itself
+from mlr_rag.evaluation.itself import without_itself
 from mlr_rag.evaluation.metrics import query_metrics
 from mlr_rag.model.batches import pad_features, token_batches
 from mlr_rag.model.encoding import UNPADDED
@@ -193,12 +193,11 @@ def merge(best: Tensor, where: Tensor, scores: Tensor, start: int, k: int) -> tu
 
 
 def as_run(queries: Queries, ids: Sequence[str], best: Tensor, where: Tensor, k: int) -> dict[str, Any]:
-    """A run for ir_measures, less what `may_find_itself` leaves out."""
+    """A run for ir_measures, less what `without_itself` leaves out."""
     run = {}
     for query, scores, places in zip(queries.texts, best.tolist(), where.tolist(), strict=True):
-        itself = may_find_itself(query, queries.qrels)
-        found = [(ids[place], score) for place, score in zip(places, scores, strict=True)]
-        run[query] = dict([hit for hit in found if itself or hit[0] != query][:k])
+        found = ((ids[place], score) for place, score in zip(places, scores, strict=True))
+        run[query] = without_itself(query, found, k, queries.qrels)
     return run
 
 

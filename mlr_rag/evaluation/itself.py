@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 
 def may_find_itself(query: str, qrels: Mapping[str, Mapping[str, float]] | None) -> bool:
@@ -16,3 +16,11 @@ def may_find_itself(query: str, qrels: Mapping[str, Mapping[str, float]] | None)
         qrels: Query id → document id → grade; above 0 is relevant. None where there are no judgments.
     """
     return (qrels or {}).get(query, {}).get(query, 0) > 0
+
+
+def without_itself(
+    query: str, ranking: Iterable[tuple[str, float]], depth: int, qrels: Mapping[str, Mapping[str, float]] | None
+) -> dict[str, float]:
+    """The first `depth` documents of a ranking and their scores, less what a query may not find (may_find_itself)."""
+    itself = may_find_itself(query, qrels)
+    return dict([hit for hit in ranking if itself or hit[0] != query][:depth])

@@ -13,7 +13,7 @@ import ir_measures
 from mlr_rag import progress
 from mlr_rag.errors import InvalidInputError
 from mlr_rag.evaluation.collection import Collection
-from mlr_rag.evaluation.itself import may_find_itself
+from mlr_rag.evaluation.itself import without_itself
 
 if TYPE_CHECKING:
     from mlr_rag.retriever import Retriever
@@ -78,14 +78,13 @@ def evaluate(retriever: Retriever, collection: Collection) -> Evaluation:
 def search_all(
     retriever: Retriever, queries: Mapping[str, str], qrels: Qrels, k: int = DEPTH
 ) -> dict[str, dict[str, float]]:
-    """The run: the k best documents of each query and their scores, less what `may_find_itself` leaves out."""
+    """The run: the k best documents of each query and their scores, less what `without_itself` leaves out."""
     run: dict[str, dict[str, float]] = {}
     bar = progress.start("Searching", len(queries), None)
     remaining = iter(queries.items())
     while part := list(islice(remaining, _AT_ONCE)):
         for (id, _), hits in zip(part, retriever.search_many([text for _, text in part], k + 1), strict=True):
-            found = [hit for hit in hits if hit.document.id != id or may_find_itself(id, qrels)]
-            run[id] = {hit.document.id: hit.score for hit in found[:k]}
+            run[id] = without_itself(id, ((hit.document.id, hit.score) for hit in hits), k, qrels)
         bar.update(len(part))
     bar.close()
     return run

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import islice
 
 from mlr_rag import progress
-from mlr_rag.evaluation.itself import may_find_itself
+from mlr_rag.evaluation.itself import without_itself
 from mlr_rag.specializing.material import Judged
 from mlr_rag.training.mining.candidates import Run, Source
 
@@ -14,7 +14,7 @@ _AT_ONCE = 512  # queries
 
 
 def find(source: Source, asked: Judged, corpus: Mapping[str, str], depth: int, name: str = "Searching") -> Run:
-    """The `depth` best documents of each query and their scores, less what `may_find_itself` leaves out.
+    """The `depth` best documents of each query and their scores, less what `without_itself` leaves out.
 
     Args:
         source: Dense or BM25 (mlr_rag.training).
@@ -28,8 +28,7 @@ def find(source: Source, asked: Judged, corpus: Mapping[str, str], depth: int, n
     try:
         while part := list(islice(remaining, _AT_ONCE)):
             for (id, _), ranking in zip(part, index.search([text for _, text in part], depth + 1), strict=True):
-                itself = may_find_itself(id, asked.qrels)
-                run[id] = dict([hit for hit in ranking if itself or hit[0] != id][:depth])
+                run[id] = without_itself(id, ranking, depth, asked.qrels)
             bar.update(len(part))
     finally:
         bar.close()

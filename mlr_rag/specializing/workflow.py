@@ -120,7 +120,7 @@ def specialize(
 
 def _open_model(model: Any, corpus: Any) -> Any:
     if model is None:
-        model = getattr(corpus, "model", DEFAULT_MODEL) if isinstance(corpus, Retriever) else DEFAULT_MODEL
+        model = corpus.model if isinstance(corpus, Retriever) else DEFAULT_MODEL
     if not isinstance(model, MLRModel):
         model = MLRModel.open(model) if isinstance(model, (str, Path)) else MLRModel.from_pretrained(model)
     if only_queries := [type(module).__name__ for module in query_side(model)]:

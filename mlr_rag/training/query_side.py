@@ -24,7 +24,7 @@ from mlr_rag import progress
 from mlr_rag.encoders import vectors_per_document
 from mlr_rag.errors import InvalidInputError, TrainingError
 from mlr_rag.evaluation.evaluator import RetrievalEvaluator
-from mlr_rag.evaluation.itself import may_find_itself
+from mlr_rag.evaluation.itself import without_itself
 from mlr_rag.evaluation.metrics import Qrels, mean_metrics
 from mlr_rag.model import MLRModel
 from mlr_rag.model.query_adapter import QueryAdapter
@@ -218,10 +218,8 @@ class _Dev:
             for id, values, places in zip(
                 self._ids[start:], found.values.tolist(), found.indices.tolist(), strict=False
             ):
-                hits = {self._documents[place]: value for place, value in zip(places, values, strict=True)}
-                if not may_find_itself(id, self._qrels):
-                    hits.pop(id, None)
-                run[id] = dict(list(hits.items())[:_DEPTH])
+                hits = zip((self._documents[place] for place in places), values, strict=True)
+                run[id] = without_itself(id, hits, _DEPTH, self._qrels)
         return mean_metrics(self._qrels, run)["ndcg@10"]
 
 

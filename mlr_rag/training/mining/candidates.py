@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mlr_rag import progress
 from mlr_rag.encoders import Encoder, Vectors, open_encoder
 from mlr_rag.errors import InvalidInputError
-from mlr_rag.evaluation.itself import may_find_itself
+from mlr_rag.evaluation.itself import without_itself
 from mlr_rag.training.cache import open_cache
 from mlr_rag.training.mining.vectors import VectorCache
 from mlr_rag.training.teachers.scores import ScoreCache
@@ -146,17 +146,12 @@ def mine(
             found: list[Run] = []
             for index in indexes:
                 rankings = zip(part, index.search(texts, depth + 1), strict=True)
-                found.append({id: _others(id, ranking, depth, qrels) for (id, _), ranking in rankings})
+                found.append({id: without_itself(id, ranking, depth, qrels) for (id, _), ranking in rankings})
             run |= {id: dict(islice(fused.items(), depth)) for id, fused in rrf(found).items()}
             bar.update(len(part))
     finally:
         bar.close()
     return run
-
-
-def _others(id: str, ranking: Ranking, depth: int, qrels: Mapping[str, Mapping[str, float]] | None) -> dict[str, float]:
-    itself = may_find_itself(id, qrels)
-    return dict([item for item in ranking if itself or item[0] != id][:depth])
 
 
 def rrf(runs: Sequence[Mapping[str, Mapping[str, float]]], k: int = 60) -> Run:
