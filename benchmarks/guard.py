@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +18,7 @@ from typing import Any
 from unittest import mock
 
 from benchmarks._common import ROOT, Row, parser, quiet, report, say
+from benchmarks._timed_cells import finished, keep, run
 from benchmarks.specialize import ndcg
 from mlr_rag.errors import InvalidInputError, TrainingError
 from mlr_rag.evaluation.collection import Collection
@@ -247,25 +245,6 @@ def _write(folder: Path, part: Part) -> None:
         (folder / "qrels" / f"{split}.tsv").write_text("".join(judged), "utf-8")
 
 
-def finished(cell: Cell) -> dict[str, Any] | None:
-    """What was found, if it is there."""
-    file = FOLDER / f"{cell.name}.json"
-    found: dict[str, Any] | None = json.loads(file.read_text("utf-8")) if file.exists() else None
-    return found
-
-
-def run(wanted: Sequence[Cell], archives: Sequence[Path]) -> None:
-    """Each cell in a process of its own, one after another: the wall clock is theirs alone."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    left = [cell for cell in wanted if finished(cell) is None]
-    say(f"{len(wanted) - len(left)} of {len(wanted)} cells are there, {len(left)} to do")
-    for cell in left:
-        words = [*(str(path.resolve()) for path in archives), "--cell", cell.name]
-        command = [sys.executable, "-m", "benchmarks.guard", *words]
-        if subprocess.run(command, cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"}, check=False).returncode:
-            raise SystemExit(f"{cell.name} failed: run it again to try it again")
-
-
 def rows(done: Mapping[Cell, Mapping[str, Any]]) -> Iterator[Row]:
     """The figures, of the cells that are there."""
     sabotaged = [found for cell, found in done.items() if cell.what != "honest"]
@@ -281,7 +260,7 @@ def rows(done: Mapping[Cell, Mapping[str, Any]]) -> Iterator[Row]:
 
 def summarize(args: argparse.Namespace, wanted: Sequence[Cell]) -> bool:
     """The section of BENCHMARKS.md, from the cells that are there; whether all figures are as they should be."""
-    done = {cell: found for cell in wanted if (found := finished(cell)) is not None}
+    done = {cell: found for cell in wanted if (found := finished(FOLDER, cell.name)) is not None}
     made = list(rows(done))
     table = [
         "| run | collection | accepted | gain on fresh queries | what it said |",
@@ -322,14 +301,12 @@ def main() -> None:
     if args.cell:
         cell = next(each for each in wanted if each.name == args.cell)
         found = work(cell, next(path for path in args.collections if path.stem == cell.collection))
-        file = FOLDER / f"{cell.name}.json"
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        file.with_suffix(".partial").write_text(json.dumps(found), "utf-8")
-        file.with_suffix(".partial").replace(file)
+        keep(FOLDER, cell.name, found)
         say(cell.name, found)
         return
     if not args.summarize:
-        run(wanted, args.collections)
+        words = [str(path.resolve()) for path in args.collections]
+        run(FOLDER, [cell.name for cell in wanted], "benchmarks.guard", words)
     if not summarize(args, wanted):
         raise SystemExit(1)
 

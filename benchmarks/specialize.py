@@ -7,11 +7,7 @@ python -m benchmarks.specialize ... --summarize
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._common import ROOT, Row, parser, quiet, report, say
+from benchmarks._timed_cells import finished, keep, run
 from mlr_rag import MLRModel, Retriever
 from mlr_rag.evaluation.collection import Collection
 from mlr_rag.evaluation.metrics import query_metrics, search_all
@@ -109,26 +106,6 @@ def ndcg(model: Any, path: Path) -> list[float]:
     return [values[id] for id in sorted(values)]
 
 
-def finished(cell: Cell) -> dict[str, Any] | None:
-    file = FOLDER / f"{cell.name}.json"
-    found: dict[str, Any] | None = json.loads(file.read_text("utf-8")) if file.exists() else None
-    return found
-
-
-def run(wanted: Sequence[Cell], args: argparse.Namespace) -> None:
-    """Each cell in a process of its own, one after another: the wall clock is theirs alone."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    left = [cell for cell in wanted if finished(cell) is None]
-    say(f"{len(wanted) - len(left)} of {len(wanted)} cells are there, {len(left)} to do")
-    for cell in left:
-        command = [sys.executable, "-m", "benchmarks.specialize", *map(str, args.collections), "--cell", cell.name]
-        if args.teacher:
-            command += ["--teacher", args.teacher]
-        done = subprocess.run(command, cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"}, check=False)
-        if done.returncode:
-            raise SystemExit(f"{cell.name} failed: run it again to try it again")
-
-
 def summarize(args: argparse.Namespace, archives: Mapping[str, Path]) -> None:
     """The section of BENCHMARKS.md, from the cells that are there."""
     names = [name for name in archives if name != FORGETTING]
@@ -136,12 +113,14 @@ def summarize(args: argparse.Namespace, archives: Mapping[str, Path]) -> None:
     gains: dict[str, dict[str, float]] = {way: {} for way in WAYS}
     worse, lost = [], []
     for name in names:
-        base = finished(Cell(name, "base", 0))
+        base = finished(FOLDER, Cell(name, "base", 0).name)
         if base is None:
             continue
         shown = [name, f"{mean(base['ndcg']):.3f}"]
         for way in WAYS:
-            found = [value for seed in range(SEEDS.get(name, 1)) if (value := finished(Cell(name, way, seed)))]
+            found = [
+                value for seed in range(SEEDS.get(name, 1)) if (value := finished(FOLDER, Cell(name, way, seed).name))
+            ]
             if not found:
                 shown.append("")
                 continue
@@ -179,7 +158,7 @@ def summarize(args: argparse.Namespace, archives: Mapping[str, Path]) -> None:
     if lost:
         value = mean(lost)
         rows.append(Row(f"accepted models lose on {FORGETTING}", "<= 0.010", f"{value:.3f}", value <= FORGOTTEN))
-    missing = [cell.name for cell in cells(names) if finished(cell) is None]
+    missing = [cell.name for cell in cells(names) if finished(FOLDER, cell.name) is None]
     report(
         "specialize",
         "A model for your documents",
@@ -214,9 +193,7 @@ def main() -> None:
     if args.cell:
         cell = next(each for each in wanted if each.name == args.cell)
         facts = work(cell, archives, args.teacher)
-        file = FOLDER / f"{cell.name}.json"
-        file.with_suffix(".partial").write_text(json.dumps({"cell": asdict(cell), **facts}), "utf-8")
-        file.with_suffix(".partial").replace(file)
+        keep(FOLDER, cell.name, {"cell": asdict(cell), **facts})
         say(
             cell.name,
             f"nDCG@10 {mean(facts['ndcg']):.4f}",
@@ -224,7 +201,11 @@ def main() -> None:
         )
         return
     if not args.summarize:
-        run(wanted, args)
+        words = [
+            *(str(path.resolve()) for path in args.collections),
+            *(["--teacher", args.teacher] if args.teacher else []),
+        ]
+        run(FOLDER, [cell.name for cell in wanted], "benchmarks.specialize", words)
     summarize(args, archives)
 
 
