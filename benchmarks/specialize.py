@@ -19,11 +19,12 @@ import numpy as np
 
 from benchmarks._common import ROOT, Row, parser, quiet, report, say
 from benchmarks._timed_cells import finished, keep, run
-from mlr_rag import MLRModel, Retriever
+from mlr_rag import MLRModel
 from mlr_rag.evaluation.collection import Collection
-from mlr_rag.evaluation.metrics import query_metrics, search_all
+from mlr_rag.evaluation.evaluator import RetrievalEvaluator
 from mlr_rag.evaluation.significance import paired_bootstrap
 from mlr_rag.model.names import DEFAULT_MODEL
+from mlr_rag.specializing.precision import HalfPrecision
 
 FOLDER = ROOT / "build" / "specialize"
 BUDGET = 15 * 60
@@ -98,11 +99,10 @@ def _specialized(cell: Cell, path: Path, teacher: str | None) -> tuple[Any, dict
 
 
 def ndcg(model: Any, path: Path) -> list[float]:
-    """nDCG@10 of each test query over the whole corpus, in full precision, in the order of their ids."""
+    """nDCG@10 of each test query over the whole corpus, in the order of their ids."""
     test = Collection.load(path, "test")
-    with Retriever.open("memory:", model) as kb:
-        kb.add(test.documents())
-        values = query_metrics(test.qrels, search_all(kb, test.queries, test.qrels))["ndcg@10"]
+    evaluator = RetrievalEvaluator(test.queries, test.qrels, {id: text for id, text in test.texts() if text})
+    values = evaluator.per_query(HalfPrecision(model))
     return [values[id] for id in sorted(values)]
 
 
@@ -164,7 +164,7 @@ def summarize(args: argparse.Namespace, archives: Mapping[str, Path]) -> None:
         "A model for your documents",
         args,
         rows,
-        f"nDCG@10 of the test queries over the whole corpus, in float32; {DEFAULT_MODEL}; a budget of {BUDGET // 60} "
+        f"nDCG@10 of the test queries over the whole corpus, with vectors computed in bfloat16, the base's too; {DEFAULT_MODEL}; a budget of {BUDGET // 60} "
         "minutes with everything in it but this measurement; the difference from the base is of each query's mean over "
         "seeds, with a paired bootstrap's 95% interval. Judged: `specialize(corpus=zip)`, the collection's own splits. "
         "Stock: `mine_hard_negatives` and MultipleNegativesRankingLoss with the documentation's settings, on the same "

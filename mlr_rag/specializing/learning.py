@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from importlib import metadata
@@ -9,9 +10,10 @@ from typing import Any
 
 from mlr_rag.evaluation.evaluator import RetrievalEvaluator
 from mlr_rag.specializing.gathering import Gathering
-from mlr_rag.specializing.plan import BATCH
+from mlr_rag.specializing.plan import BATCH, Schedule, make_schedule
 from mlr_rag.specializing.recipes import Recipe
 from mlr_rag.specializing.running import DevEvaluator, Pace, train
+from mlr_rag.specializing.speed import measure_step
 from mlr_rag.specializing.stages import Done
 from mlr_rag.training.trainer.trainer import TrainingResult
 
@@ -46,12 +48,29 @@ class Learning:
         return DevEvaluator(RetrievalEvaluator(dev.queries, dev.qrels, self.gathered.pool))
 
     @cached_property
+    def schedule(self) -> Schedule:
+        """How long is trained, by the time that a few steps take."""
+        gathered = self.gathered
+        if not gathered.recipes:
+            return Schedule(0, 0, ())
+        lists, scored, options = gathered.lists[0], gathered.scored, gathered.options
+
+        def work() -> Schedule:
+            few = random.Random(options.seed).sample(lists, min(BATCH, len(lists)))  # noqa: S311
+            a_step = 1.0 if options.budget is None else measure_step(gathered.ground.base, few)
+            return make_schedule(gathered.clock.left, gathered.plan, len(lists), len(gathered.recipes), a_step)
+
+        names = [recipe.name for recipe in gathered.recipes]
+        needs = [*gathered.basis, options.budget, names, None if scored is None else scored.key]
+        return self.work.stage("schedule", needs, Schedule, work).value
+
+    @cached_property
     def trials(self) -> list[Done[TrialResult]]:
         """A short run of each objective, where there are several."""
         recipes = self.gathered.recipes
         if len(recipes) < 2:
             return []
-        pace = self._pace(self.gathered.plan.trial_steps, 1)
+        pace = self._pace(self.schedule.trial_steps, 1)
 
         def work(recipe: Recipe) -> TrialResult:
             _, result, seconds = self._train("trial", recipe, pace)
@@ -76,7 +95,7 @@ class Learning:
     def trained(self) -> tuple[Done[TrainingResult], Any]:
         """The run of the chosen objective: what it came to, and the model."""
         made: list[Any] = []
-        pace = self._pace(self.gathered.plan.steps, self.gathered.plan.evaluations)
+        pace = self._pace(self.schedule.steps, self.gathered.plan.evaluations)
 
         def run() -> TrainingResult:
             model, result, _ = self._train("train", self.recipe, pace)

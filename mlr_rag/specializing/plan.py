@@ -19,7 +19,7 @@ _DEV, _TEST, _SCORE, _ADAPTER, _TRIAL = 0.02, 0.2, 0.3, 0.1, 0.1  # of what is l
 _ALONE = 0.5  # for an adapter that is all that is trained
 _EVALUATIONS, _MIXTURES = 4, 4
 _PROBE = 330  # documents of the general probe
-_SAFETY = 0.9  # of what is left: a machine has its moods
+_SAFETY = 0.95  # of what is left: a machine has its moods
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,9 @@ class Plan:
         scored: Train queries whose candidates the teacher scores.
         lists: Training lists.
         length: Passages in a list.
-        trial_steps: Steps of each candidate objective's trial; 0 where there is one candidate.
-        steps: Steps of the run.
         evaluations: How often the dev queries are asked in the run.
         adapter_epochs: Passes over the lists for a query adapter; 0 where there is no time for one.
+        beside: Seconds that all of it should take but scores and training.
         seconds: How long all of it should take.
         left_out: What there was no time for, a sentence each.
     """
@@ -45,11 +44,25 @@ class Plan:
     scored: int
     lists: int
     length: int
-    trial_steps: int
-    steps: int
     evaluations: int
     adapter_epochs: int
+    beside: float
     seconds: float
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long is trained.
+
+    Attributes:
+        trial_steps: Steps of each candidate objective's trial; 0 where there is one candidate.
+        steps: Steps of the run.
+        left_out: What there was no time for, a sentence each.
+    """
+
+    trial_steps: int
+    steps: int
     left_out: tuple[str, ...]
 
 
@@ -112,30 +125,52 @@ def make_plan(
     tries = candidates if candidates > 1 else 0
     evaluations, mixtures = (_EVALUATIONS, _MIXTURES) if candidates else (0, 0)
     encoded = (evaluations + tries) * dev + mixtures * (dev + _PROBE) + test
-    spent = encoded / speed.encode + adapters * epochs * an_epoch + (scored / teacher if teacher else 0.0)
-    rest = left if math.isinf(left) else max(0.0, left - spent)
-    trial = rest * _TRIAL if tries else 0.0
+    beside = encoded / speed.encode + adapters * epochs * an_epoch
+    spent = beside + (scored / teacher if teacher else 0.0)
+    rest = max(0.0, left - spent)
     passages = rest * (1 - tries * _TRIAL) * speed.train
     length = next((length for length in LENGTHS if passages >= lists * length), LENGTHS[-1])
-    wanted = math.ceil(EPOCHS * lists / BATCH) if candidates else 0
-    steps = min(wanted, _at_least(_LEAST_STEPS, passages / (BATCH * length)))
-    if steps < wanted:
-        left_out.append(f"Training passes {steps * BATCH / lists:.2g} times over {lists:,} lists, and not {EPOCHS:g}.")
-    trial_steps = min(math.ceil(steps / 3), _at_least(_LEAST_STEPS, trial * speed.train / (BATCH * length)))
-    trained = (steps + tries * trial_steps) * BATCH * length / speed.train
+    a_step = BATCH * length / speed.train
+    trained = _schedule(rest, lists, candidates, a_step)
     return Plan(
         dev_documents=dev,
         test_documents=test,
         scored=scored,
         lists=lists,
         length=length,
-        trial_steps=trial_steps if tries else 0,
-        steps=steps,
         evaluations=evaluations,
         adapter_epochs=epochs,
-        seconds=round(spent + trained, 1),
+        beside=round(beside, 1),
+        seconds=round(spent + (trained.steps + tries * trained.trial_steps) * a_step, 1),
         left_out=tuple(left_out),
     )
+
+
+def make_schedule(left: float, plan: Plan, lists: int, candidates: int, a_step: float) -> Schedule:
+    """How long there is time to train.
+
+    Args:
+        left: Seconds; infinite without a budget.
+        plan: What else they are for.
+        lists: To be trained on.
+        candidates: Objectives to be tried, one or more.
+        a_step: Seconds of a step.
+    """
+    return _schedule(max(0.0, left * _SAFETY - plan.beside), lists, candidates, a_step)
+
+
+def _schedule(rest: float, lists: int, candidates: int, a_step: float) -> Schedule:
+    if not candidates:
+        return Schedule(0, 0, ())
+    tries = candidates if candidates > 1 else 0
+    trial = rest * _TRIAL if tries else 0.0
+    wanted, left_out = math.ceil(EPOCHS * lists / BATCH), tuple[str, ...]()
+    steps = min(wanted, _at_least(_LEAST_STEPS, rest * (1 - tries * _TRIAL) / a_step))
+    if steps < wanted:
+        passes = steps * BATCH / lists
+        left_out = (f"Training passes {passes:.2g} times over {lists:,} lists, and not {EPOCHS:g}.",)
+    trial_steps = min(math.ceil(steps / 3), _at_least(_LEAST_STEPS, trial / a_step)) if tries else 0
+    return Schedule(trial_steps, steps, left_out)
 
 
 def _at_least(least: int, number: float) -> int:

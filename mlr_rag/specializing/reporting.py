@@ -76,7 +76,9 @@ def make_report(
         ),
         stages=tuple(data.Stage(name=d.name, seconds=d.seconds, reused=d.reused) for d in gathered.work.done),
         budget=data.Budget(
-            seconds=gathered.options.budget, spent=gathered.clock.spent, left_out=gathered.plan.left_out
+            seconds=gathered.options.budget,
+            spent=gathered.clock.spent,
+            left_out=(*gathered.plan.left_out, *choosing.learning.schedule.left_out),
         ),
         run=data.Run(
             command=_command(gathered.options),

@@ -20,8 +20,6 @@ from mlr_rag.training.objectives import Objective
 from mlr_rag.training.trainer.arguments import MLRTrainingArguments, has_bfloat16
 from mlr_rag.training.trainer.trainer import MLRTrainer, TrainingResult
 
-_HELD = 200_000  # tokens of a batch whose activations are held at once; above it they are computed twice
-
 
 class DevEvaluator(BaseEvaluator):
     """nDCG@10 of the dev queries, in half precision, of each model once.
@@ -100,8 +98,6 @@ def train(
     if pace.tokens is not None:
         model.max_seq_length = min(whole, pace.tokens)
     usable, _ = check_lists(lists, objective.needs_positives, objective.needs_teacher)
-    passages = max((len(each.passages) for each in usable), default=0)
-    held = pace.batch * passages * model.max_seq_length
     args = MLRTrainingArguments(
         str(folder),
         max_steps=pace.steps,
@@ -114,7 +110,7 @@ def train(
         bf16=has_bfloat16(model.device.type),
         seed=pace.seed,
     )
-    loss = ListLoss(model, objective, gradient_cache=held > _HELD)
+    loss = ListLoss(model, objective)
     result = MLRTrainer(model, usable, loss, args, _AtFullLength(evaluator, whole)).train()
     model.max_seq_length = whole
     return model, result, time.perf_counter() - started

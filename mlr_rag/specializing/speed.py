@@ -21,8 +21,8 @@ from mlr_rag.training.teachers.teacher import Teacher
 from mlr_rag.training.trainer.arguments import has_bfloat16
 from mlr_rag.training.trainer.attention import plain_attention
 
-_TEXTS, _STEPS, _LISTS, _LENGTH = 96, 3, 16, 3
-_QUERIES, _DOCUMENTS = 64, 4096
+_TEXTS, _LISTS, _LENGTH = 96, 16, 3
+_QUERIES, _DOCUMENTS, _TIMES = 64, 4096, 3
 _PAIRS, _KNOWN = 32, 1e9
 
 
@@ -59,23 +59,34 @@ def measure_speed(base: Any, corpus: Mapping[str, str], queries: Sequence[str], 
     encoder.encode_document(texts)
     encode = len(texts) / (time.perf_counter() - started)
 
-    model = copy.deepcopy(base)
-    loss, optimizer = ListLoss(model, InfoNCE(), gradient_cache=False), torch.optim.AdamW(model.parameters())
     length = min(_LENGTH, len(texts))
     labels = (1.0, *[0.0] * (length - 1))
     made = (TrainingList(draw.choice(queries), tuple(draw.sample(texts, length)), labels=labels) for _ in range(_LISTS))
     lists = list(made)
-    batch = ListCollator(model)(lists)
-    half, seconds = has_bfloat16(model.device.type), []
-    for _ in range(_STEPS):
+    passages = len({text for each in lists for text in each.passages})
+    return Speed(encode, passages / measure_step(base, lists), _products(base.dimension))
+
+
+def measure_step(base: Any, lists: Sequence[TrainingList]) -> float:
+    """Seconds that a step of training takes, with a copy of the model that is thrown away.
+
+    Args:
+        base: The model; it stays as it is.
+        lists: With a positive, one or more: the step's. It is done three times, and the first is not counted.
+    """
+    model = copy.deepcopy(base)
+    loss, optimizer = ListLoss(model, InfoNCE()), torch.optim.AdamW(model.parameters())
+    half, collator, seconds = has_bfloat16(model.device.type), ListCollator(model), []
+    for _ in range(_TIMES):
         started = time.perf_counter()
+        batch = collator(list(lists))
         with half_precision(model.device.type), plain_attention(model, half):
             parts = loss([_column(batch, name, model.device) for name in ("query", "passage")], _label(batch, model))
         optimizer.zero_grad()
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         seconds.append(time.perf_counter() - started)
-    return Speed(encode, len(batch["passage_input_ids"]) / min(seconds[1:]), _products(base.dimension))
+    return sum(seconds[1:]) / len(seconds[1:])
 
 
 def measure_teacher(
@@ -103,7 +114,7 @@ def measure_teacher(
 
 def _products(dimension: int) -> float:
     documents, seconds = torch.randn(_DOCUMENTS, dimension), []
-    for _ in range(_STEPS):
+    for _ in range(_TIMES):
         queries = torch.randn(_QUERIES, dimension, requires_grad=True)
         started = time.perf_counter()
         (queries @ documents.T).logsumexp(1).sum().backward()  # type: ignore[no-untyped-call]

@@ -28,7 +28,7 @@ from mlr_rag.training.objectives import Objective, default_objective
 
 Features = dict[str, Any]
 _GPU_TOKENS = 8192
-_HELD = 2**31  # bytes of activations that are held without the cache, about
+_HELD = 2**32  # bytes of activations that are held without the cache, about
 _ACTIVATION = 90  # bytes a token, layer and dimension: measured with MiniLM in float32
 _SCORES = 2**20  # that are held at once, where they can be cut
 
@@ -58,7 +58,7 @@ class ListLoss(CachedLossMixin, nn.Module):
         similarity: "cosine", as stores compute it, or "dot", of the vectors before the model's last `Normalize`, as
             in arXiv 2509.23861: a matter of research, since stores hold unit vectors.
         gradient_cache: Encode twice and hold one mini-batch, or once and hold them all; None for the first where a
-            batch would hold more than about 2 GiB.
+            batch would hold more than about 4 GiB.
         skip_gradient: Which share of the passages' gradient may be left out, from 0 to less than 1.
         dropout: Use the model's dropout. arXiv 2502.19712 trains without it, and on a CPU it costs a third of a step.
         gather: Let the passages of other processes (torch.distributed) be in-batch candidates too.
