@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ def compare(
     groups: Mapping[str, int],
     corpus: Mapping[str, str],
     vectors: VectorCache,
+    earlier: Iterable[Comparison] = (),
 ) -> Comparison:
     """Both models' metrics of each test query over the corpus, their means with intervals, and examples.
 
@@ -35,6 +36,7 @@ def compare(
         groups: Query id → its group, of queries that are not independent of each other.
         corpus: Document id → text.
         vectors: Where vectors are looked up, and kept.
+        earlier: Other comparisons, some of them perhaps of the same queries.
     """
     runs = [find(Dense(HalfPrecision(each), vectors), test, corpus, DEPTH, "Testing") for each in (base, model)]
     before, after = (query_metrics(test.qrels, run) for run in runs)
@@ -49,6 +51,11 @@ def compare(
     of_query = [groups[id] for id in ids]
     count = len(set(of_query))
     spreads = spread([score.difference for score in scores], of_query) if count > 1 else None
+    asked = {(score.id, score.text) for score in scores}
+    before_this = sum(
+        found.ties < found.queries and {(score.id, score.text) for score in found.per_query} == asked
+        for found in earlier
+    )
     return Comparison(
         metrics={
             name: _metric([before[name][id] for id in ids], [after[name][id] for id in ids], of_query)
@@ -59,6 +66,7 @@ def compare(
         hurt=tuple(_example(score, test, corpus, runs) for score in hurt),
         detectable=None if spreads is None else detectable(len(ids), spreads),
         groups=count if count < len(ids) else None,
+        looks=1 + before_this,
     )
 
 

@@ -39,6 +39,7 @@ def decide(
     fall: float,
     tolerance: float,
     groups: Sequence[int] | None = None,
+    looks: int = 1,
     level: float = LEVEL,
 ) -> Decision:
     """Accept a candidate that is surely better on the test queries and still does what the base does elsewhere.
@@ -50,7 +51,9 @@ def decide(
         tolerance: How far it may fall.
         groups: The group of each test query: those of one group are not independent of each other, and count together.
             None where all are.
-        level: p below which a difference counts.
+        looks: How many candidates these queries have been asked with, this one included: the best of several looks
+            better than it is, so that p has to be so many times smaller (Bonferroni's correction).
+        level: p below which the difference of a first candidate counts.
 
     Raises:
         InvalidInputError: unequal lengths, no values, or one that is not finite.
@@ -60,12 +63,17 @@ def decide(
     mean, n = float(differences.mean()), len(differences)
     independent = n if groups is None else len(set(groups))
     smallest = detectable(n, spread(differences, groups)) if independent > 1 else None
-    better, kept = mean > 0 and p < level, fall <= tolerance
+    better, kept = mean > 0 and p * looks < level, fall <= tolerance
     within = f" in {independent:,} independent groups" if independent < n else ""
     gain = (
         f"nDCG@10 of {n:,} held-out queries{within} {'rises' if mean > 0 else 'falls'} by {abs(mean):.3f} (p = {p:.2g})"
     )
     reasons = [f"{gain}, which is {'' if better else 'not '}surely better."]
+    if looks > 1:
+        reasons.append(
+            f"These queries were asked before, with {looks - 1:,} other candidate{'s' if looks > 2 else ''}: p counts "
+            f"{looks:,} times."
+        )
     reasons.append(
         f"On general queries it {'falls' if fall > 0 else 'rises'} by {abs(fall):.3f}, "
         f"{'within' if kept else 'beyond'} the tolerance of {tolerance:.3f}."

@@ -82,6 +82,12 @@ class Workspace:
         self.done.append(done)
         return done
 
+    def kept(self, name: str, kind: type[T] | Any) -> list[T]:
+        """What the stage gave with whatever it depended on, in no order."""
+        adapter = TypeAdapter(_Kept[kind])  # type: ignore[valid-type]
+        found = (_read(file, adapter) for file in (self.folder / "stages").glob(f"{name.replace(' ', '-')}-*.json"))
+        return [each.value for each in found if each is not None]
+
     def run_folder(self, name: str, depends: list[Any]) -> Path:
         """Where a training run keeps its checkpoints."""
         return self.folder / "runs" / f"{name}-{_key(name, depends)}"

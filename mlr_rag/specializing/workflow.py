@@ -194,7 +194,8 @@ def _finish(
     groups = parts.test_groups
 
     def compared() -> Comparison:
-        return compare(base.model, chosen.model, parts.test, groups, gathered.searched, work.vectors)
+        earlier: list[Comparison] = work.kept("test", Comparison)
+        return compare(base.model, chosen.model, parts.test, groups, gathered.searched, work.vectors, earlier)
 
     found = work.stage("test", [*gathered.basis, chosen.model.fingerprint, groups], Comparison, compared).value
     test = None if chosen is base else found  # nothing is decided by comparing the base with itself
@@ -207,6 +208,7 @@ def _finish(
             fall,
             TOLERANCE,
             [groups[query.id] for query in test.per_query],
+            test.looks,
         )
     accepted = decision is not None and decision.accepted
     report = make_report(choosing, test, decision, material, generated, writer, name)

@@ -30,6 +30,14 @@ def test_a_gain_that_costs_general_knowledge_is_refused():
     assert "beyond the tolerance of 0.010" in decision.reasons[1]
 
 
+def test_the_best_of_several_has_to_be_surer():
+    differences = np.array([0.1, -0.1] * 100) + 0.0155
+    first, third = (decide(BASE, BASE + differences, 0.0, 0.01, looks=looks) for looks in (1, 3))
+    assert 0.05 / 3 < first.p == third.p < 0.05
+    assert (first.accepted, third.accepted) == (True, False)
+    assert "with 2 other candidates: p counts 3 times" in third.reasons[1]
+
+
 def test_five_queries_prove_nothing():
     assert not decide([0.1] * 5, [0.9] * 5, fall=0.0, tolerance=0.01).accepted, "p is 2 / 2**5"
 

@@ -52,6 +52,15 @@ def test_a_stage_is_done_again_when_something_that_it_depends_on_is_another(fold
     assert one.key != other.key
 
 
+def test_what_a_stage_gave_is_found_whatever_it_depended_on(folder):
+    with closing(Workspace(folder)) as work:
+        for number in (1, 2):
+            work.stage("teacher speed", [number], int, lambda number=number: number)
+        work.stage("teacher", [], int, lambda: 3)
+        assert sorted(work.kept("teacher speed", int)) == [1, 2]
+        assert work.kept("search", int) == []
+
+
 def test_a_stage_that_fails_leaves_nothing_behind(folder):
     def fail():
         raise ValueError("no")

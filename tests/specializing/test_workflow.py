@@ -140,6 +140,9 @@ def test_another_temperature_reuses_everything_up_to_the_lists(distilled: Specia
     assert again == {"split", "room", "search", "doctor", "teacher speed", "plan", "score", "schedule", "base"}
     assert asked(place) == known
     assert other.model.fingerprint != distilled.model.fingerprint
+    of_first, of_other = (result.report.test for result in (distilled, other))
+    assert of_first is not None
+    assert of_first.looks < (1 if of_other is None else of_other.looks), "the same queries choose between the two"
 
 
 def test_a_budget_that_cannot_suffice_is_refused_before_the_long_stages(
@@ -236,11 +239,11 @@ def test_a_language_model_writes_the_queries_once(run: Run) -> None:
     assert len(prompts) == count
 
 
-def test_an_open_retriever_is_the_corpus_and_moves_to_the_new_model(run: Run, place: Path) -> None:
+def test_an_open_retriever_is_the_corpus_and_moves_to_the_new_model(run: Run, place: Path, tmp_path: Path) -> None:
     model = MLRModel.from_pretrained(place / "model" / "st")
     with Retriever.open("memory:", model) as kb:
         kb.add([Document(text, id) for id, text in CORPUS.items()])
-        found = run("retriever", kb, model=model, objective="contrastive")
+        found = run("retriever", kb, model=model, objective="contrastive", work=tmp_path / "work")
         assert found.accepted
         kb.reindex(found.model)
         assert kb.model.fingerprint == found.model.fingerprint
@@ -250,11 +253,11 @@ def test_an_open_retriever_is_the_corpus_and_moves_to_the_new_model(run: Run, pl
         assert [hit.document.id for hit in kb.search(query)] == [hit.document.id for hit in before.search(query)]
 
 
-def test_an_adapter_for_queries_leaves_a_collections_vectors_valid(run: Run, place: Path) -> None:
+def test_an_adapter_for_queries_leaves_a_collections_vectors_valid(run: Run, place: Path, tmp_path: Path) -> None:
     model = MLRModel.from_pretrained(place / "model" / "st")
     with Retriever.open("memory:", model) as kb:
         kb.add([Document(text, id) for id, text in CORPUS.items()])
-        found = run("adapted", kb, model=model, objective="queries")
+        found = run("adapted", kb, model=model, objective="queries", work=tmp_path / "work")
         assert found.accepted
         assert found.report.chosen == "query_adapter"
         assert found.model.document_fingerprint == model.document_fingerprint

@@ -86,6 +86,7 @@ class Comparison(_Values):
         detectable: The smallest true difference of nDCG@10 that so many queries show in four of five trials.
         groups: How many groups the queries are in where some are not independent of each other; intervals, p and
             `detectable` are of groups then. None where each is its own.
+        looks: How many candidates these queries have been asked with, this one included (see decide).
     """
 
     metrics: dict[str, Metric]
@@ -94,6 +95,7 @@ class Comparison(_Values):
     hurt: tuple[Example, ...] = ()
     detectable: float | None = None
     groups: int | None = None
+    looks: int = 1
 
     @computed_field  # type: ignore[prop-decorator]
     @property
