@@ -10,7 +10,7 @@ from mlr_rag.specializing.speed import Speed
 
 BATCH = 32  # lists in a step
 EPOCHS = 4.0  # more passes over the same lists bring next to nothing
-LENGTHS = (8, 5, 3, 2)  # passages in a list: as many as leave time for a pass over all lists
+LENGTHS, _PASSES = (8, 5, 3, 2), 2  # passages in a list: as many as leave time for two passes over all lists
 ADAPTER_EPOCHS = 10
 _LEAST_STEPS = 10
 SEARCH = 0.3  # of what is left when the speed is known: for encoding the documents among which candidates are sought
@@ -129,7 +129,7 @@ def make_plan(
     spent = beside + (scored / teacher if teacher else 0.0)
     rest = max(0.0, left - spent)
     passages = rest * (1 - tries * _TRIAL) * speed.train
-    length = next((length for length in LENGTHS if passages >= lists * length), LENGTHS[-1])
+    length = next((length for length in LENGTHS if passages >= _PASSES * lists * length), LENGTHS[-1])
     a_step = BATCH * length / speed.train
     trained = _schedule(rest, lists, candidates, a_step)
     return Plan(
@@ -162,15 +162,14 @@ def make_schedule(left: float, plan: Plan, lists: int, candidates: int, a_step: 
 def _schedule(rest: float, lists: int, candidates: int, a_step: float) -> Schedule:
     if not candidates:
         return Schedule(0, 0, ())
-    tries = candidates if candidates > 1 else 0
-    trial = rest * _TRIAL if tries else 0.0
+    tries, affordable = candidates if candidates > 1 else 0, rest / a_step
     wanted, left_out = math.ceil(EPOCHS * lists / BATCH), tuple[str, ...]()
-    steps = min(wanted, _at_least(_LEAST_STEPS, rest * (1 - tries * _TRIAL) / a_step))
+    trial_steps = _at_least(_LEAST_STEPS, _TRIAL * affordable) if tries else 0
+    steps = min(wanted, _at_least(_LEAST_STEPS, affordable - tries * trial_steps))
     if steps < wanted:
         passes = steps * BATCH / lists
         left_out = (f"Training passes {passes:.2g} times over {lists:,} lists, and not {EPOCHS:g}.",)
-    trial_steps = min(math.ceil(steps / 3), _at_least(_LEAST_STEPS, trial / a_step)) if tries else 0
-    return Schedule(trial_steps, steps, left_out)
+    return Schedule(min(trial_steps, math.ceil(steps / 3)), steps, left_out)
 
 
 def _at_least(least: int, number: float) -> int:

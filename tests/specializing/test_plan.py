@@ -64,9 +64,8 @@ def test_the_planned_work_fits_into_the_time_where_it_is_not_the_least_that_make
     adapting = 2 * plan.adapter_epochs * lists * plan.test_documents / 1e8
     assert plan.beside == pytest.approx(encoding + adapting, abs=0.1)
     least = plan.beside > left * 0.9 or plan.test_documents <= 500 or plan.dev_documents <= 200
-    assert (
-        least or plan.seconds <= left * 0.96 or plan.seconds - plan.beside <= (1 + trials) * 10 * BATCH * 8 / train + 1
-    )
+    shortest = (1 + trials) * 10 * BATCH * plan.length / train + 1
+    assert least or plan.seconds <= left * 0.96 or plan.seconds - plan.beside <= shortest
 
 
 @settings(deadline=None)
