@@ -43,7 +43,7 @@ class _Times(TrainerCallback):  # type: ignore[misc]
 def fine_tune(path: Path, budget: float, seed: int) -> SentenceTransformer:
     """The model after `budget` seconds, mining included, or four epochs: its schedule is planned to end there.
 
-    Of a corpus that takes too long to encode, a part is mined; a reader of the documentation would come to that as well.
+    Of a corpus that takes too long to encode a part is mined, as a reader of the documentation would come to do.
     """
     deadline = time.perf_counter() + budget
     disable_progress_bars()
