@@ -15,7 +15,7 @@ from mlr_rag.errors import InvalidInputError
 from mlr_rag.specializing.budget import Clock
 from mlr_rag.specializing.doctor import QUERIES, Diagnosis, examine
 from mlr_rag.specializing.finding import find, pooled
-from mlr_rag.specializing.ground import Ground
+from mlr_rag.specializing.ground import Ground, Origin
 from mlr_rag.specializing.lists import Entries, make_entries
 from mlr_rag.specializing.material import Judged
 from mlr_rag.specializing.options import Options
@@ -24,7 +24,7 @@ from mlr_rag.specializing.precision import HalfPrecision, HalfPrecisionTeacher
 from mlr_rag.specializing.recipes import RECIPES, Recipe
 from mlr_rag.specializing.speed import Speed, measure_speed, measure_teacher
 from mlr_rag.specializing.stages import Done, Workspace
-from mlr_rag.training.lists import TrainingList
+from mlr_rag.training.lists import TrainingList, check_lists
 from mlr_rag.training.mining.bm25 import BM25
 from mlr_rag.training.mining.building import build_lists
 from mlr_rag.training.mining.candidates import Dense, Run, rrf
@@ -94,7 +94,7 @@ class Gathering:
 
         def work() -> int:
             held = len(_documents(split.dev, split.test) & ground.corpus.keys())
-            tried = len(_recipes(options.objective, self.teacher is None))
+            tried = len(_recipes(options.objective, self.teacher is None, ground.origin))
             return room(self.clock.left, self.speed, len(ground.corpus), held, len(split.train.queries), tried)
 
         count = self.work.stage("room", [ground.key, options.budget, options.objective], int, work).value
@@ -137,7 +137,8 @@ class Gathering:
     def examined(self) -> Done[Diagnosis] | None:
         """What the teacher is worth."""
         ground, teacher, found = self.ground, self.teacher, self.found
-        if teacher is None or not any(recipe.needs_teacher for recipe in _recipes(self.options.objective, False)):
+        possible = _recipes(self.options.objective, False, ground.origin)
+        if teacher is None or not any(recipe.needs_teacher for recipe in possible):
             return None
         dev, runs, scores = ground.split.dev, found.value, self.work.scores
 
@@ -188,12 +189,27 @@ class Gathering:
     def recipes(self) -> tuple[Recipe, ...]:
         """The objectives to try: the one that was asked for, or all that can be; () for a query adapter alone."""
         hopeless = self.diagnosis is None or self.diagnosis.finding == "worse"
-        return _recipes(self.options.objective, hopeless)
+        return _recipes(self.options.objective, hopeless, self.ground.origin)
+
+    @property
+    def adapters(self) -> int:
+        """How many query adapters to train.
+
+        Every other document is a negative to them: not for queries by rules, which know one document of theirs.
+        """
+        if self.options.objective == "queries":
+            return 1
+        return 0 if self.ground.origin == "rules" else 2
 
     @cached_property
     def trusted(self) -> Judged:
-        """The training queries; of generated ones those that find their own document (round-trip consistency)."""
+        """The training queries; of generated ones those that find their own document (round-trip consistency).
+
+        Those that are but words of it only with a teacher.
+        """
         train = self.learnable
+        if not any(recipe.needs_teacher for recipe in self.recipes):
+            train = train.only(train.queries.keys() - self.ground.bare)
         if not self.ground.generated:
             return train
         sources = {query: next(iter(grades)) for query, grades in train.qrels.items()}
@@ -209,7 +225,8 @@ class Gathering:
                 "no training query is left",
                 found=f"{len(self.trusted.queries):,} of {len(ground.split.train.queries):,} that find their document",
                 expected="one or more with a passage that is not held out",
-                remedy="Pass more queries, or such as the documents answer.",
+                remedy="Pass more queries, or such as the documents answer; of those by rules most need a teacher that "
+                "knows more than the model.",
             )
         return made
 
@@ -223,7 +240,7 @@ class Gathering:
         def work() -> Plan:
             return make_plan(
                 self.clock.left, self.speed, len(self.ground.corpus), len(self.sought), len(self.entries.queries),
-                len(recipes), taught,
+                len(recipes), self.adapters, taught,
             )  # fmt: skip
 
         names = [recipe.name for recipe in recipes]
@@ -269,7 +286,16 @@ class Gathering:
     def lists(self) -> tuple[list[TrainingList], dict[str, int]]:
         """Training lists, and what was left out of them."""
         scores = {} if self.scored is None else self.scored.value
-        return self.entries.without(self.doubted).lists(scores, self.plan.length)
+        lists, counts = self.entries.without(self.doubted).lists(scores, self.plan.length)
+        if not all(check_lists(lists, teacher=recipe.needs_teacher)[0] for recipe in self.recipes):
+            raise InvalidInputError(
+                "the teacher leaves nothing to train on",
+                found=f"it doubts {len(self.doubted):,} of {len(self.entries.queries):,} queries and their documents, "
+                "and scores the candidates of the others alike",
+                expected="a query, of whose candidates it prefers the document",
+                remedy="Pass queries of your own, have a language model write them (llm=), or take another teacher.",
+            )
+        return lists, counts
 
     @cached_property
     def whole_lists(self) -> list[TrainingList]:
@@ -307,8 +333,14 @@ class Gathering:
         return {id: self.ground.corpus[id] for id in sorted(self.order[:count])}
 
 
-def _recipes(objective: str | None, hopeless: bool) -> tuple[Recipe, ...]:
-    """Those that can be tried with a teacher, or without a hope of one."""
+def _recipes(objective: str | None, hopeless: bool, origin: Origin) -> tuple[Recipe, ...]:
+    """Those that can be tried with a teacher, or without a hope of one.
+
+    Of queries by rules a teacher alone knows what is relevant: what is learned from their own documents is to find
+    these by their words, and dev queries of the same kind applaud.
+    """
+    if origin == "rules" and objective is None and not hopeless:
+        objective = "distillation"
     if objective is not None:
         return tuple(recipe for recipe in RECIPES if recipe.name == objective)
     return tuple(recipe for recipe in RECIPES if not (recipe.needs_teacher and hopeless))

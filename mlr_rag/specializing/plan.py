@@ -80,7 +80,8 @@ def room(left: float, speed: Speed, documents: int, held: int, lists: int, candi
     Raises:
         InvalidInputError: there is no time for the least of what has to be done.
     """
-    least = make_plan(0, speed, documents, documents, lists, candidates, None).seconds + held / speed.encode
+    adapters = 0 if candidates else 1
+    least = make_plan(0, speed, documents, documents, lists, candidates, adapters, None).seconds + held / speed.encode
     if left < least:
         raise InvalidInputError(
             "the budget is too small for this corpus, model and machine",
@@ -92,7 +93,14 @@ def room(left: float, speed: Speed, documents: int, held: int, lists: int, candi
 
 
 def make_plan(
-    left: float, speed: Speed, documents: int, sought: int, lists: int, candidates: int, teacher: float | None
+    left: float,
+    speed: Speed,
+    documents: int,
+    sought: int,
+    lists: int,
+    candidates: int,
+    adapters: int,
+    teacher: float | None,
 ) -> Plan:
     """Divide the time that is left.
 
@@ -103,6 +111,7 @@ def make_plan(
         sought: Of them, those among which candidates were sought.
         lists: That could be made.
         candidates: Objectives to be tried; 0 where only a query adapter is to be trained.
+        adapters: Query adapters to be trained.
         teacher: Queries a second whose candidates the teacher scores; None without one.
     """
     left_out, left = [], left * _SAFETY
@@ -116,11 +125,9 @@ def make_plan(
     if teacher is not None and scored < lists:
         left_out.append(f"The teacher scores the candidates of {scored:,} of {lists:,} queries.")
     an_epoch = lists * test / speed.products
-    adapters = 2 if candidates else 1
-    epochs = min(ADAPTER_EPOCHS, _at_least(0, left * (_ADAPTER if candidates else _ALONE) / (adapters * an_epoch)))
-    if not candidates:
-        epochs = max(epochs, 1)
-    if epochs < ADAPTER_EPOCHS:
+    share, least = (_ADAPTER, 0) if candidates else (_ALONE, 1)
+    epochs = min(ADAPTER_EPOCHS, _at_least(least, left * share / (adapters * an_epoch))) if adapters else 0
+    if adapters and epochs < ADAPTER_EPOCHS:
         left_out.append(f"A query adapter passes {epochs} times over the lists, and not {ADAPTER_EPOCHS}.")
     tries = candidates if candidates > 1 else 0
     evaluations, mixtures = (_EVALUATIONS, _MIXTURES) if candidates else (0, 0)

@@ -20,7 +20,7 @@ from mlr_rag.specializing.budget import Clock
 from mlr_rag.specializing.choosing import Choosing
 from mlr_rag.specializing.comparing import compare
 from mlr_rag.specializing.gathering import Gathering
-from mlr_rag.specializing.ground import Ground
+from mlr_rag.specializing.ground import Ground, Origin
 from mlr_rag.specializing.guard import Decision, decide
 from mlr_rag.specializing.independent import LEAST_GROUPS
 from mlr_rag.specializing.learning import Learning
@@ -109,7 +109,7 @@ def specialize(
         material = read_material(corpus, queries, qrels, base)
         _check_use(writer, material)
         with closing(Workspace(options.work, partial(_tell, clock))) as place:
-            ground, generated = _prepare(base, material, writer, options, place, clock)
+            ground, generated = _prepare(base, material, writer, options, place, clock, taught is not None)
             choosing = Choosing(Learning(Gathering(ground, options, place, clock, taught)), measured)
             named = "extractive rules" if writer is None else writer.name
             called = Path(corpus).name if isinstance(corpus, (str, Path)) else type(corpus).__name__
@@ -167,22 +167,29 @@ def _check_test(parts: Split) -> None:
 
 
 def _prepare(
-    base: Any, material: Material, language_model: LanguageModel | None, options: Options, work: Workspace, clock: Clock
+    base: Any,
+    material: Material,
+    language_model: LanguageModel | None,
+    options: Options,
+    work: Workspace,
+    clock: Clock,
+    taught: bool,
 ) -> tuple[Ground, GeneratedQueries | None]:
     """The split of the user's queries, or of generated ones."""
     generated: GeneratedQueries | None = None
-    judged, passages, key = material.judged, dict[str, str](), material.fingerprint
+    judged, passages, bare, key = material.judged, dict[str, str](), frozenset[str](), material.fingerprint
     if not judged:
-        made = make_queries(material, language_model, work, clock, options.seed)
+        made = make_queries(material, language_model, work, clock, options.seed, taught)
         generated, key = made.value, made.key
-        of_all, passages = as_judged(generated)
+        of_all, passages, bare = as_judged(generated)
         judged = {"all": of_all}
     done = work.stage(
         "split", [key, options.seed], Split, lambda: split(judged, material.corpus, material.parents, options.seed)
     )
     _check_test(done.value)
     key = f"{done.key} {base.fingerprint}"
-    return Ground(base, material.corpus, done.value, generated is not None, passages, key), generated
+    origin: Origin = "people" if generated is None else "rules" if language_model is None else "model"
+    return Ground(base, material.corpus, done.value, origin, bare, passages, key), generated
 
 
 def _finish(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlr_rag.errors import InvalidInputError, LanguageModelError
-from mlr_rag.specializing.asking import make_queries
+from mlr_rag.specializing.asking import BARE, as_judged, make_queries
 from mlr_rag.specializing.budget import Clock
 from mlr_rag.specializing.material import Material, read_material
 from mlr_rag.specializing.stages import Workspace
@@ -63,6 +63,19 @@ def test_replies_that_are_kept_do_not_make_a_model_look_fast(work: Workspace) ->
 
 def test_a_fast_model_is_asked_for_three_queries_a_document(work: Workspace) -> None:
     assert asked(work, Clock(None), 0)[0] == 3 * len(TOPICS)
+
+
+def test_queries_that_are_but_words_of_documents_are_made_for_a_teacher_alone(work: Workspace) -> None:
+    commands = read_material(
+        [" | ".join(f"{topic}{n}{letter} -x" for letter in "abcdefgh") for n, topic in enumerate(TOPICS)]
+    )
+    with pytest.raises(InvalidInputError, match="no query can be extracted"):
+        make_queries(commands, None, work, Clock(None), 0)
+    made = make_queries(commands, None, work, Clock(None), 0, taught=True)
+    assert {query.kind for query in made.value.queries} <= set(BARE)
+    judged, _, bare = as_judged(made.value)
+    assert bare == judged.queries.keys()
+    assert len(bare) > 40
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ SPEED = Speed(encode=100.0, train=50.0, products=1e7)
 
 
 def test_without_a_budget_nothing_is_left_out():
-    plan = make_plan(math.inf, SPEED, documents=20_000, sought=20_000, lists=1000, candidates=3, teacher=5.0)
+    plan = make_plan(
+        math.inf, SPEED, documents=20_000, sought=20_000, lists=1000, candidates=3, adapters=2, teacher=5.0
+    )
     assert plan.left_out == ()
     assert (plan.test_documents, plan.scored, plan.length) == (20_000, 1000, 8)
     schedule = make_schedule(math.inf, plan, 1000, 3, a_step=1.0)
@@ -24,7 +26,9 @@ def test_without_a_budget_nothing_is_left_out():
 
 
 def test_what_there_is_no_time_for_is_said():
-    plan = make_plan(600, SPEED, documents=1_000_000, sought=30_000, lists=50_000, candidates=3, teacher=5.0)
+    plan = make_plan(
+        600, SPEED, documents=1_000_000, sought=30_000, lists=50_000, candidates=3, adapters=2, teacher=5.0
+    )
     said = " ".join(plan.left_out)
     assert "sought among 30,000 of 1,000,000 documents" in said
     assert "search 11,400 of 1,000,000 documents" in said
@@ -34,16 +38,16 @@ def test_what_there_is_no_time_for_is_said():
 
 
 def test_one_candidate_needs_no_trial_and_no_teacher_no_scores():
-    plan = make_plan(600, SPEED, documents=1000, sought=1000, lists=500, candidates=1, teacher=None)
+    plan = make_plan(600, SPEED, documents=1000, sought=1000, lists=500, candidates=1, adapters=2, teacher=None)
     assert plan.scored == 0
     assert make_schedule(400, plan, 500, 1, a_step=1.0).trial_steps == 0
 
 
 def test_an_adapter_alone_needs_no_steps_and_gets_the_time():
     sizes = {"documents": 1000, "sought": 1000, "lists": 500}
-    plan = make_plan(60, SPEED, **sizes, candidates=0, teacher=None)
+    plan = make_plan(60, SPEED, **sizes, candidates=0, adapters=1, teacher=None)
     assert (plan.evaluations, plan.adapter_epochs) == (0, 10)
-    assert plan.seconds < make_plan(0, SPEED, **sizes, candidates=1, teacher=None).seconds
+    assert plan.seconds < make_plan(0, SPEED, **sizes, candidates=1, adapters=2, teacher=None).seconds
 
 
 @settings(deadline=None)
@@ -58,7 +62,7 @@ def test_an_adapter_alone_needs_no_steps_and_gets_the_time():
 def test_the_planned_work_fits_into_the_time_where_it_is_not_the_least_that_makes_sense(
     left, encode, train, documents, lists, candidates
 ):
-    plan = make_plan(left, Speed(encode, train, 1e8), documents, documents, lists, candidates, None)
+    plan = make_plan(left, Speed(encode, train, 1e8), documents, documents, lists, candidates, 2, None)
     trials = candidates if candidates > 1 else 0
     encoding = (plan.test_documents + (8 + trials) * plan.dev_documents + 4 * 330) / encode
     adapting = 2 * plan.adapter_epochs * lists * plan.test_documents / 1e8
@@ -76,7 +80,7 @@ def test_the_planned_work_fits_into_the_time_where_it_is_not_the_least_that_make
     candidates=st.integers(1, 3),
 )
 def test_training_takes_what_time_is_left_by_what_a_step_takes(left, a_step, lists, candidates):
-    plan = make_plan(600, SPEED, 5000, 5000, lists, candidates, None)
+    plan = make_plan(600, SPEED, 5000, 5000, lists, candidates, 2, None)
     found = make_schedule(left, plan, lists, candidates, a_step)
     tries = candidates if candidates > 1 else 0
     room = left * 0.95 - plan.beside
@@ -86,6 +90,12 @@ def test_training_takes_what_time_is_left_by_what_a_step_takes(left, a_step, lis
     assert whole == (not found.left_out)
     if not whole and not least:
         assert (found.steps + tries * found.trial_steps + 1 + tries) * a_step > room or found.trial_steps < 10
+
+
+def test_without_adapters_there_is_no_time_for_them_and_nothing_to_say():
+    plan = make_plan(200, SPEED, 5000, 5000, lists=50_000, candidates=1, adapters=0, teacher=None)
+    assert plan.adapter_epochs == 0
+    assert not [line for line in plan.left_out if "adapter" in line]
 
 
 def test_a_corpus_is_searched_as_far_as_there_is_time():

@@ -6,7 +6,7 @@ import json
 import random
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,14 @@ from sentence_transformers import SentenceTransformer
 from mlr_rag import Document, InvalidInputError, MLRModel, Retriever, specialize
 from mlr_rag.model.loading import is_mlr_folder
 from mlr_rag.specializing import output as output_module
+from mlr_rag.specializing.asking import BARE
 from mlr_rag.specializing.options import check_options
 from mlr_rag.specializing.output import REPORT, replace_output
 from mlr_rag.specializing.report.data import read_report
 from mlr_rag.specializing.result import Specialized
 from mlr_rag.specializing.speed import Speed
 from mlr_rag.training.llm import LanguageModel
+from mlr_rag.training.teachers.teacher import CallableTeacher
 from tests.specializing.small import CORPUS, PAIRS, QRELS, QUERIES, THINGS, build_model, build_probe, words_teacher
 
 Run = Callable[..., Specialized]
@@ -209,14 +211,32 @@ def test_a_corpus_in_the_place_of_the_model_is_told_apart() -> None:
         specialize("docs/")
 
 
+TEXTS = {
+    f"d{place}": f"The {pair}\n\nIn the kitchen the {pair} is old. Nobody reads it before the {other} is awake. "
+    f"What is the part of the {pair}? It meets the {other} by the line, and it boils without {pair}."
+    for place, (pair, other) in enumerate(zip(PAIRS[:33], PAIRS[33:], strict=True))
+}
+
+
+def test_from_queries_by_rules_nothing_is_learned_but_what_the_teacher_says(run: Run, place: Path) -> None:
+    found = run("extracted, taught", TEXTS, None, None, teacher=CallableTeacher(neighbors, "neighbors"))
+    assert [curve.name for curve in found.report.curves] == ["distillation"]
+    assert "adapter" not in reused(found)
+    with pytest.raises(InvalidInputError, match="the teacher leaves nothing to train on"):
+        run("extracted, badly taught", TEXTS, None, None, teacher=words_teacher(name="few words"))
+
+
+def neighbors(pairs: Sequence[tuple[str, str]]) -> list[int]:
+    """Counts common pairs of neighbors."""
+    both = ([set(zip(text.split(), text.split()[1:], strict=False)) for text in pair] for pair in pairs)
+    return [len(one & other) for one, other in both]
+
+
 def test_documents_alone_are_enough(run: Run) -> None:
-    texts = {
-        f"d{place}": f"The {pair}\n\nIn the kitchen the {pair} is old. Nobody reads it before the {other} is awake. "
-        f"What is the part of the {pair}? It meets the {other} by the line, and it boils without {pair}."
-        for place, (pair, other) in enumerate(zip(PAIRS[:33], PAIRS[33:], strict=True))
-    }
-    found = run("extracted", texts, None, None, objective="contrastive")
+    found = run("extracted", TEXTS, None, None)
     data = found.report.data
+    assert [curve.name for curve in found.report.curves] == ["contrastive"]
+    assert not set(BARE) & data.queries.keys()
     assert data.generator == "extractive rules"
     assert sum(data.queries.values()) == data.lineage[0].after > 40
     assert data.split.test >= 3
