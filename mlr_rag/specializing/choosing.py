@@ -104,10 +104,12 @@ class Choosing:
     @cached_property
     def adapted(self) -> list[Candidate]:
         """The base, and the best that keeps general knowledge, each with all and with less of a query adapter."""
-        if not self.gathered.plan.adapter_epochs or not self.gathered.whole_lists:
+        gathered = self.gathered
+        if not gathered.plan.adapter_epochs:
             return []
         kept = sorted(filter(self._keeps, self.tuned), key=lambda each: -each.dev)
-        return [each for start in (self.base, *kept[:1]) for each in self._adapted(start)]
+        starts = [(self.base, gathered.sought), *((each, gathered.searched) for each in kept[:1])]
+        return [each for start, documents in starts for each in self._adapted(start, documents)]
 
     @cached_property
     def chosen(self) -> Candidate:
@@ -121,16 +123,19 @@ class Choosing:
         best = max(others, key=lambda each: each.dev, default=None)
         return best if best is not None and best.dev > self.chosen.dev else None
 
-    def _adapted(self, candidate: Candidate) -> list[Candidate]:
-        """The candidate with an adapter for queries, trained against every document that is not held out."""
+    def _adapted(self, candidate: Candidate, documents: Mapping[str, str]) -> list[Candidate]:
+        """The candidate with an adapter for queries, trained against each of the documents that is not held out."""
         gathered, start = self.gathered, candidate.model
+        lists = gathered.whole_lists(documents)
+        if not lists:
+            return []
         rank, seed = min(_RANK, start.dimension), gathered.options.seed
         models = {share: start.add_query_adapter(rank, seed=seed) for share in _ADAPTED}
 
         def work() -> Adapted:
             split, first = gathered.ground.split, models[1.0]
             train_query_adapter(
-                first, gathered.whole_lists, gathered.searched, dev=(split.dev.queries, split.dev.qrels),
+                first, lists, documents, dev=(split.dev.queries, split.dev.qrels),
                 held=split.held_documents, cache=self.work.vectors, epochs=gathered.plan.adapter_epochs, seed=seed,
             )  # fmt: skip
             weights = {name: value.tolist() for name, value in first[-2].state_dict().items()}

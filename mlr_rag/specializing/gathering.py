@@ -38,6 +38,7 @@ ROUND_TRIP = 20  # the last rank at which a generated query may find its documen
 SCORED = 12  # of them that the teacher scores
 _FIRST = 10  # queries that tell how long the doctor would take
 _TEMPERATURE = 0.3  # of a teacher's scores, where no doctor proposes another
+_NEAR, _LEAST_MEASURING = 5, 50  # candidates that a dev query should search at the least, and dev queries
 _WHOLE = 200  # passages in a list of the query adapter's: room for 100 that are relevant
 
 
@@ -297,27 +298,39 @@ class Gathering:
             )
         return lists, counts
 
-    @cached_property
-    def whole_lists(self) -> list[TrainingList]:
-        """A list of each training query with all that is relevant to it: every other document is a negative.
+    def whole_lists(self, documents: Mapping[str, str]) -> list[TrainingList]:
+        """A list of each training query with all of these that are relevant: every other one is a negative.
 
         Queries with a passage of their own in place of the document are left out: the document holds their words.
         """
-        ground, trusted = self.ground, self.trusted
-        whole = trusted.only(set(trusted.queries) - ground.passages.keys())
+        held, trusted = self.ground.split.held_documents, self.trusted
         free = {
-            query: {id: grade for id, grade in grades.items() if id not in ground.split.held_documents}
-            for query, grades in whole.qrels.items()
+            query: {id: grade for id, grade in trusted.qrels[query].items() if id in documents and id not in held}
+            for query in trusted.queries.keys() - self.ground.passages.keys()
         }
-        if not whole.queries:
-            return []
-        return build_lists(whole.queries, ground.corpus, free, self.candidates, length=_WHOLE)[0]
+        asked = {query: trusted.queries[query] for query in sorted(free) if any(g > 0 for g in free[query].values())}
+        near = {
+            query: {id: score for id, score in self.candidates[query].items() if id in documents} for query in asked
+        }
+        return build_lists(asked, documents, free, near, length=_WHOLE)[0] if asked else []
+
+    @cached_property
+    def measuring(self) -> Judged:
+        """The dev queries that models are measured by: as many as there is room for with what they ask for."""
+        dev, ids, chosen = self.ground.split.dev, set[str](), list[str]()
+        order = random.Random(self.options.seed).sample(sorted(dev.queries), len(dev.queries))  # noqa: S311
+        for query in order:
+            ids.update(dev.relevant(query), islice(self.candidates[query], _NEAR))
+            if len(ids) > self.plan.dev_documents and len(chosen) >= _LEAST_MEASURING:
+                break
+            chosen.append(query)
+        return dev.only(chosen)
 
     @cached_property
     def pool(self) -> dict[str, str]:
-        """The documents that dev queries search whenever a model is measured."""
-        dev, room = self.ground.split.dev, self.plan.dev_documents
-        judged = {id for grades in dev.qrels.values() for id, grade in grades.items() if grade > 0}
+        """The documents that these search whenever a model is measured."""
+        dev, room = self.measuring, self.plan.dev_documents
+        judged = {id for query in dev.queries for id in dev.relevant(query)}
         found = {query: self.candidates[query] for query in dev.queries}
         depth = next((depth for depth in range(FOUND, 0, -1) if len(judged | {*pooled(found, depth)}) <= room), 1)
         ids = judged | set(pooled(found, depth))
@@ -327,7 +340,7 @@ class Gathering:
 
     @cached_property
     def searched(self) -> dict[str, str]:
-        """The documents that test queries search, and the adapter learns from: all that there is time for."""
+        """The documents that test queries search, and an adapter of a tuned model: all that there is time for."""
         held = _documents(self.ground.split.dev, self.ground.split.test) & self.ground.corpus.keys()
         count = max(self.plan.test_documents, len(held))
         return {id: self.ground.corpus[id] for id in sorted(self.order[:count])}

@@ -43,8 +43,8 @@ class Learning:
 
     @cached_property
     def evaluator(self) -> DevEvaluator:
-        """Measures a model by the dev queries over the pool."""
-        dev = self.gathered.ground.split.dev
+        """Measures a model by dev queries over the pool."""
+        dev = self.gathered.measuring
         return DevEvaluator(RetrievalEvaluator(dev.queries, dev.qrels, self.gathered.pool))
 
     @cached_property

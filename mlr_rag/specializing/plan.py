@@ -124,15 +124,19 @@ def make_plan(
     scored = 0 if teacher is None else min(lists, _at_least(1, left * _SCORE * teacher))
     if teacher is not None and scored < lists:
         left_out.append(f"The teacher scores the candidates of {scored:,} of {lists:,} queries.")
-    an_epoch = lists * test / speed.products
     share, least = (_ADAPTER, 0) if candidates else (_ALONE, 1)
-    epochs = min(ADAPTER_EPOCHS, _at_least(least, left * share / (adapters * an_epoch))) if adapters else 0
+    an_epoch = (
+        lists * (sought + (test if adapters > 1 else 0)) / speed.products
+    )  # of the base's, and of the tuned one's
+    epochs = min(ADAPTER_EPOCHS, _at_least(least, left * share / an_epoch)) if adapters else 0
     if adapters and epochs < ADAPTER_EPOCHS:
         left_out.append(f"A query adapter passes {epochs} times over the lists, and not {ADAPTER_EPOCHS}.")
     tries = candidates if candidates > 1 else 0
     evaluations, mixtures = (_EVALUATIONS, _MIXTURES) if candidates else (0, 0)
-    encoded = (evaluations + tries) * dev + mixtures * (dev + _PROBE) + test
-    beside = encoded / speed.encode + adapters * epochs * an_epoch
+    adapted = adapters if epochs else 0
+    measured = 1 + mixtures + adapted  # models, beside those of the runs
+    encoded = (evaluations + tries + measured) * dev + measured * _PROBE + test
+    beside = encoded / speed.encode + adapted * lists / speed.ask + epochs * an_epoch
     spent = beside + (scored / teacher if teacher else 0.0)
     rest = max(0.0, left - spent)
     passages = rest * (1 - tries * _TRIAL) * speed.train

@@ -32,11 +32,13 @@ class Speed:
 
     Attributes:
         encode: Documents that are encoded.
+        ask: Queries that are encoded.
         train: Passages that training goes through; its queries and the optimizer's work are in it.
         products: Pairs of a query's and a document's vector that training a query adapter goes through.
     """
 
     encode: float
+    ask: float
     train: float
     products: float
 
@@ -58,13 +60,17 @@ def measure_speed(base: Any, corpus: Mapping[str, str], queries: Sequence[str], 
     started = time.perf_counter()
     encoder.encode_document(texts)
     encode = len(texts) / (time.perf_counter() - started)
+    asked = draw.sample(queries, min(_TEXTS, len(queries)))
+    started = time.perf_counter()
+    encoder.encode_query(asked)
+    ask = len(asked) / (time.perf_counter() - started)
 
     length = min(_LENGTH, len(texts))
     labels = (1.0, *[0.0] * (length - 1))
     made = (TrainingList(draw.choice(queries), tuple(draw.sample(texts, length)), labels=labels) for _ in range(_LISTS))
     lists = list(made)
     passages = len({text for each in lists for text in each.passages})
-    return Speed(encode, passages / measure_step(base, lists), _products(base.dimension))
+    return Speed(encode, ask, passages / measure_step(base, lists), _products(base.dimension))
 
 
 def measure_step(base: Any, lists: Sequence[TrainingList]) -> float:

@@ -10,7 +10,7 @@ from mlr_rag.errors import InvalidInputError
 from mlr_rag.specializing.plan import BATCH, EPOCHS, make_plan, make_schedule, room
 from mlr_rag.specializing.speed import Speed
 
-SPEED = Speed(encode=100.0, train=50.0, products=1e7)
+SPEED = Speed(encode=100.0, ask=500.0, train=50.0, products=1e7)
 
 
 def test_without_a_budget_nothing_is_left_out():
@@ -62,10 +62,13 @@ def test_an_adapter_alone_needs_no_steps_and_gets_the_time():
 def test_the_planned_work_fits_into_the_time_where_it_is_not_the_least_that_makes_sense(
     left, encode, train, documents, lists, candidates
 ):
-    plan = make_plan(left, Speed(encode, train, 1e8), documents, documents, lists, candidates, 2, None)
+    plan = make_plan(left, Speed(encode, 5 * encode, train, 1e8), documents, documents, lists, candidates, 2, None)
     trials = candidates if candidates > 1 else 0
-    encoding = (plan.test_documents + (8 + trials) * plan.dev_documents + 4 * 330) / encode
-    adapting = 2 * plan.adapter_epochs * lists * plan.test_documents / 1e8
+    adapters = 2 if plan.adapter_epochs else 0
+    models = 5 + adapters
+    encoding = (plan.test_documents + (4 + trials + models) * plan.dev_documents + models * 330) / encode
+    products = plan.adapter_epochs * lists * (documents + plan.test_documents)
+    adapting = adapters * lists / (5 * encode) + products / 1e8
     assert plan.beside == pytest.approx(encoding + adapting, abs=0.1)
     least = plan.beside > left * 0.9 or plan.test_documents <= 500 or plan.dev_documents <= 200
     shortest = (1 + trials) * 10 * BATCH * plan.length / train + 1

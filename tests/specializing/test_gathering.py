@@ -1,0 +1,53 @@
+"""Which dev queries measure models, over which documents; and what a query adapter learns from."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mlr_rag.specializing.gathering import Gathering
+from mlr_rag.specializing.material import Judged
+
+COUNT = 400
+CORPUS = {f"d{n:03}": f"text {n}" for n in range(2 * COUNT)}
+DEV = Judged({f"q{n:03}": f"query {n}" for n in range(COUNT)}, {f"q{n:03}": {f"d{n:03}": 1} for n in range(COUNT)})
+FOUND = {
+    query: {f"d{(int(query[1:]) + 7 * step) % len(CORPUS):03}": 1.0 / step for step in range(1, 31)}
+    for query in DEV.queries
+}
+
+
+@pytest.fixture
+def gathered() -> Gathering:
+    split = SimpleNamespace(dev=DEV, held_documents=frozenset({"d001"}))
+    ground = SimpleNamespace(split=split, corpus=CORPUS, passages={"q002": "part of a text"})
+    made: Any = Gathering(ground, SimpleNamespace(seed=0), None, None, None)  # type: ignore[arg-type]
+    vars(made).update(candidates=FOUND, sought=CORPUS, trusted=DEV)
+    return made
+
+
+@pytest.mark.parametrize("room", [200, 300, 500])
+def test_dev_queries_are_as_many_as_there_is_room_for_with_what_they_ask_for(gathered: Any, room: int) -> None:
+    vars(gathered).update(plan=SimpleNamespace(dev_documents=room))
+    chosen = gathered.measuring.queries
+    assert 50 <= len(chosen) < COUNT
+    assert len(gathered.pool) == room
+    for query in chosen:
+        assert {f"d{query[1:]}", *list(FOUND[query])[:5]} <= gathered.pool.keys()
+
+
+def test_all_of_them_where_there_is_room(gathered: Any) -> None:
+    vars(gathered).update(plan=SimpleNamespace(dev_documents=len(CORPUS)))
+    assert gathered.measuring == DEV
+    assert gathered.pool == CORPUS
+
+
+def test_an_adapter_learns_from_the_documents_that_it_is_given(gathered: Any) -> None:
+    some = {f"d{n:03}": CORPUS[f"d{n:03}"] for n in range(100)}
+    lists = gathered.whole_lists(some)
+    asked = {each.query for each in lists}
+    assert asked == {f"query {n}" for n in range(100)} - {"query 1", "query 2"}, "held out, or with its words in it"
+    assert all(set(each.passages) <= set(some.values()) for each in lists)
+    assert gathered.whole_lists({"d700": "text 700"}) == []
