@@ -12,7 +12,7 @@ import torch
 from mlr_rag.specializing.interpolation import interpolate
 from mlr_rag.specializing.learning import Learning
 from mlr_rag.specializing.precision import HalfPrecision
-from mlr_rag.specializing.probe import TOLERANCE, Probe
+from mlr_rag.specializing.probe import TOLERANCE
 from mlr_rag.training.query_side import train_query_adapter
 
 _RANK = 64  # of the query adapter
@@ -62,13 +62,11 @@ class Choosing:
 
     Args:
         learning: What trains.
-        probe: On which a candidate must not fall.
     """
 
-    def __init__(self, learning: Learning, probe: Probe) -> None:
+    def __init__(self, learning: Learning) -> None:
         self.learning, self.gathered, self.work = learning, learning.gathered, learning.work
-        self.probe = probe
-        self._needs = [*self.gathered.basis, probe.fingerprint]
+        self._needs = [*self.gathered.basis, self.gathered.probe.fingerprint]
 
     @cached_property
     def base(self) -> Candidate:
@@ -158,7 +156,7 @@ class Choosing:
         return bool(self.base.probe - measured.probe <= TOLERANCE)
 
     def _measure(self, model: Any) -> Measured:
-        return Measured(self.learning.evaluator.measure(model), self.probe.measure(HalfPrecision(model)).ndcg)
+        return Measured(self.learning.evaluator.measure(model), self.gathered.probe.measure(HalfPrecision(model)).ndcg)
 
 
 def _set(model: Any, weights: Mapping[str, list[list[float]]], share: float) -> Any:

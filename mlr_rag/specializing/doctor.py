@@ -12,6 +12,7 @@ import numpy as np
 
 from mlr_rag.evaluation.metrics import Qrels, Run, query_metrics
 from mlr_rag.evaluation.significance import Difference, paired_bootstrap
+from mlr_rag.specializing.ground import Origin
 from mlr_rag.specializing.recipes import TEMPERATURE
 from mlr_rag.training.mining.candidates import score_candidates
 from mlr_rag.training.teachers.scores import ScoreCache
@@ -34,6 +35,7 @@ class Diagnosis:
         finding: "better" than its student, or "worse"; "unsure" where these queries cannot tell.
         words_better: Whether BM25 is surely better than the teacher; False where it has the queries' words from the
             documents that they were made of.
+        general: Whether the queries are not of the corpus, but the probe's.
         pairs: How many the teacher scored for it.
         temperature: Brings the teacher's min-max-normalized scores to the spread of the student's logits, so that the
             student learns an order and need not stretch its scale.
@@ -46,6 +48,7 @@ class Diagnosis:
     difference: Difference
     finding: Literal["better", "unsure", "worse"]
     words_better: bool
+    general: bool
     pairs: int
     temperature: float
 
@@ -56,7 +59,8 @@ class Diagnosis:
         return self._against_student() + words
 
     def _against_student(self) -> str:
-        found = f"({self.teacher:.3f} against {self.student:.3f})"
+        where = ", on general queries" if self.general else ""
+        found = f"({self.teacher:.3f} against {self.student:.3f}{where})"
         if self.finding == "better":
             return f"It ranks clearly better than its student {found}."
         if self.finding == "worse":
@@ -77,11 +81,13 @@ def examine(
     cache: ScoreCache,
     seed: int = 0,
     most: int = QUERIES,
-    generated: bool = False,
+    origin: Origin = "people",
 ) -> Diagnosis:
     """Let the teacher, the student and BM25 each rank the union of the student's and BM25's ten best.
 
-    Whether it is worth learning from is a matter of the student alone; that BM25 is better is said.
+    Whether it is worth learning from is a matter of the student alone; that BM25 is better is said. By queries that
+    rules took out of documents no teacher can be told from another, as nobody knows what else they are relevant to: in
+    place of these general ones are to be asked.
 
     Args:
         teacher: A Teacher.
@@ -93,7 +99,8 @@ def examine(
         cache: Keeps the teacher's scores.
         seed: Of the choice of queries.
         most: How many are asked.
-        generated: Whether they were made of the documents, so that BM25 cannot be compared.
+        origin: Who asked the queries that are to be learned from; with a model's BM25 is not compared, as it knows
+            the documents' words.
     """
     ids = sorted(id for id in qrels if id in queries)
     asked = sorted(random.Random(seed).sample(ids, min(most, len(ids))))  # noqa: S311
@@ -117,7 +124,8 @@ def examine(
         means["bm25"],
         against,
         finding,
-        not generated and by_words.mean < 0 and by_words.p < _LEVEL,
+        origin != "model" and by_words.mean < 0 and by_words.p < _LEVEL,
+        origin == "rules",
         sum(map(len, scores.values())),
         _temperature(scores, dense),
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from mlr_rag.errors import InvalidInputError
 from mlr_rag.specializing.budget import Clock
-from mlr_rag.specializing.doctor import QUERIES, Diagnosis, examine
+from mlr_rag.specializing.doctor import DEPTH, QUERIES, Diagnosis, examine
 from mlr_rag.specializing.finding import find, pooled
 from mlr_rag.specializing.ground import Ground, Origin
 from mlr_rag.specializing.lists import Entries, make_entries
@@ -21,6 +21,7 @@ from mlr_rag.specializing.material import Judged
 from mlr_rag.specializing.options import Options
 from mlr_rag.specializing.plan import DOCTOR, Plan, make_plan, room
 from mlr_rag.specializing.precision import HalfPrecision, HalfPrecisionTeacher
+from mlr_rag.specializing.probe import Probe
 from mlr_rag.specializing.recipes import RECIPES, Recipe
 from mlr_rag.specializing.speed import Speed, measure_speed, measure_teacher
 from mlr_rag.specializing.stages import Done, Workspace
@@ -59,12 +60,13 @@ class Gathering:
         work: Keeps what the stages give.
         clock: How much time is left.
         teacher: What is to be learned from beside the judgments.
+        probe: General queries, on which a candidate must not fall.
     """
 
     def __init__(
-        self, ground: Ground, options: Options, work: Workspace, clock: Clock, teacher: Teacher | None
+        self, ground: Ground, options: Options, work: Workspace, clock: Clock, teacher: Teacher | None, probe: Probe
     ) -> None:
-        self.ground, self.options, self.work, self.clock = ground, options, work, clock
+        self.ground, self.options, self.work, self.clock, self.probe = ground, options, work, clock, probe
         self.teacher = None if teacher is None else HalfPrecisionTeacher(teacher, ground.base.device.type)
 
     @cached_property
@@ -118,15 +120,15 @@ class Gathering:
         ground, sought = self.ground, self.sought
         train, dev = self.learnable, ground.split.dev
         asked = Judged({**train.queries, **dev.queries}, {**train.qrels, **dev.qrels})
-        dense = Dense(HalfPrecision(ground.base), self.work.vectors)
+        needs = [ground.key, FOUND, self.options.seed, len(sought)]
+        return self.work.stage("search", needs, Found, lambda: self._find(asked, sought, FOUND))
 
-        def work() -> Found:
-            return Found(
-                find(dense, asked, sought, FOUND, "Searching by vectors"),
-                find(BM25(), asked, sought, FOUND, "Searching by words"),
-            )
-
-        return self.work.stage("search", [ground.key, FOUND, self.options.seed, len(sought)], Found, work)
+    def _find(self, asked: Judged, corpus: Mapping[str, str], depth: int) -> Found:
+        dense = Dense(HalfPrecision(self.ground.base), self.work.vectors)
+        return Found(
+            find(dense, asked, corpus, depth, "Searching by vectors"),
+            find(BM25(), asked, corpus, depth, "Searching by words"),
+        )
 
     @cached_property
     def candidates(self) -> Run:
@@ -136,25 +138,27 @@ class Gathering:
 
     @cached_property
     def examined(self) -> Done[Diagnosis] | None:
-        """What the teacher is worth."""
+        """What the teacher is worth: on dev queries, or on the probe's where those are by rules (see _recipes)."""
         ground, teacher, found = self.ground, self.teacher, self.found
         possible = _recipes(self.options.objective, False, ground.origin)
         if teacher is None or not any(recipe.needs_teacher for recipe in possible):
             return None
-        dev, runs, scores = ground.split.dev, found.value, self.work.scores
+        general = ground.origin == "rules"
+        asked, corpus = (self.probe.judged, self.probe.corpus) if general else (ground.split.dev, ground.corpus)
 
         def work() -> Diagnosis:
             started, left = time.perf_counter(), self.clock.left
+            runs = self._find(asked, corpus, DEPTH) if general else found.value
             for most in (_FIRST, QUERIES):
                 done = examine(
-                    teacher, dev.queries, dev.qrels, ground.corpus, runs.dense, runs.words, scores,
-                    self.options.seed, most, ground.generated,
+                    teacher, asked.queries, asked.qrels, corpus, runs.dense, runs.words, self.work.scores,
+                    self.options.seed, most, ground.origin,
                 )  # fmt: skip
                 if (time.perf_counter() - started) * QUERIES / _FIRST > DOCTOR * left:
                     break  # a slow teacher is judged by a few queries
             return done
 
-        needs = [found.key, teacher.fingerprint, teacher.truncation, self.options.budget]
+        needs = [found.key, teacher.fingerprint, teacher.truncation, self.options.budget, self.probe.fingerprint]
         done = self.work.stage("doctor", needs, Diagnosis, work)
         known = done.value
         logger.log(logging.INFO if known.finding == "better" else logging.WARNING, "The teacher: %s", known.verdict)

@@ -18,8 +18,8 @@ DOCTOR = 0.1
 _DEV, _TEST, _SCORE, _ADAPTER, _TRIAL = 0.02, 0.2, 0.3, 0.1, 0.1  # of what is left after these two
 _ALONE = 0.5  # for an adapter that is all that is trained
 _EVALUATIONS, _MIXTURES = 4, 4
-_PROBE = 330  # documents of the general probe
-_SAFETY = 0.95  # of what is left: a machine has its moods
+_PROBE = 660  # queries and documents of the general probe, all of them short
+_SAFETY = 0.97  # of what is left: a machine has its moods
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ def make_plan(
     evaluations, mixtures = (_EVALUATIONS, _MIXTURES) if candidates else (0, 0)
     adapted = adapters if epochs else 0
     measured = 1 + mixtures + adapted  # models, beside those of the runs
-    encoded = (evaluations + tries + measured) * dev + measured * _PROBE + test
-    beside = encoded / speed.encode + adapted * lists / speed.ask + epochs * an_epoch
+    encoded = (evaluations + tries + measured) * dev + test
+    beside = encoded / speed.encode + (measured * _PROBE + adapted * lists) / speed.ask + epochs * an_epoch
     spent = beside + (scored / teacher if teacher else 0.0)
     rest = max(0.0, left - spent)
     passages = rest * (1 - tries * _TRIAL) * speed.train

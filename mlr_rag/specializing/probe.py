@@ -10,6 +10,7 @@ from mlr_rag.errors import InvalidInputError
 from mlr_rag.evaluation.collection import Collection
 from mlr_rag.evaluation.evaluator import RetrievalEvaluator
 from mlr_rag.evaluation.significance import Difference, paired_bootstrap
+from mlr_rag.specializing.material import Judged
 
 GENERAL = Path(__file__).with_name("general")
 # How far nDCG@10 of the general probe may fall. Fine-tuned models lost about a third of it on msmarco_5k, so that one
@@ -39,6 +40,8 @@ class Probe:
         path: A BEIR folder or zip, of which the test split counts.
 
     Attributes:
+        judged: Its queries and judgments.
+        corpus: Its documents, id → text.
         fingerprint: Equal where queries, judgments and documents are.
 
     Raises:
@@ -47,9 +50,8 @@ class Probe:
 
     def __init__(self, path: str | Path) -> None:
         collection = Collection.load(path)
-        self._evaluator = RetrievalEvaluator(
-            collection.queries, collection.qrels, dict(collection.texts()), name="probe"
-        )
+        self.judged, self.corpus = Judged(collection.queries, collection.qrels), dict(collection.texts())
+        self._evaluator = RetrievalEvaluator(collection.queries, collection.qrels, self.corpus, name="probe")
         self.fingerprint = self._evaluator.fingerprint
 
     @classmethod

@@ -110,7 +110,7 @@ def specialize(
         _check_use(writer, material)
         with closing(Workspace(options.work, partial(_tell, clock))) as place:
             ground, generated = _prepare(base, material, writer, options, place, clock, taught is not None)
-            choosing = Choosing(Learning(Gathering(ground, options, place, clock, taught)), measured)
+            choosing = Choosing(Learning(Gathering(ground, options, place, clock, taught, measured)))
             named = "extractive rules" if writer is None else writer.name
             called = Path(corpus).name if isinstance(corpus, (str, Path)) else type(corpus).__name__
             return _finish(choosing, material, generated, named, called)

@@ -35,7 +35,10 @@ def build_model(folder: Path) -> Path:
 
 def build_probe(folder: Path) -> Path:
     """A BEIR folder of what the corpus is not about."""
-    lines = [(number, f"{a} before {b}", f"{b} by {a}") for number, (a, b) in enumerate(combinations("abcdef", 2))]
+    lines = [
+        (number, f"{a} before {b}", f"{b} by {a}")
+        for number, (a, b) in enumerate(combinations("aa bb cc dd ee ff".split(), 2))
+    ]
     (folder / "qrels").mkdir(parents=True)
     for file, letter, column in (("queries", "q", 1), ("corpus", "d", 2)):
         texts = (json.dumps({"_id": f"{letter}{line[0]}", "text": line[column]}) for line in lines)

@@ -68,7 +68,7 @@ def test_a_test_that_could_prove_nothing_is_refused_before_training(tiny_model: 
 
 def test_too_few_generated_queries_are_not_told_to_be_generated(tiny_model: MLRModel, judged: Path) -> None:
     error = refused(tiny_model, TEXTS)
-    assert "of 9 documents" in str(error.found)
+    assert "document without anything to extract: 9" in str(error.found)
     assert "generate" not in error.remedy
 
 

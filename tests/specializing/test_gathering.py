@@ -23,7 +23,7 @@ FOUND = {
 def gathered() -> Gathering:
     split = SimpleNamespace(dev=DEV, held_documents=frozenset({"d001"}))
     ground = SimpleNamespace(split=split, corpus=CORPUS, passages={"q002": "part of a text"})
-    made: Any = Gathering(ground, SimpleNamespace(seed=0), None, None, None)  # type: ignore[arg-type]
+    made: Any = Gathering(ground, SimpleNamespace(seed=0), None, None, None, None)  # type: ignore[arg-type]
     vars(made).update(candidates=FOUND, sought=CORPUS, trusted=DEV)
     return made
 

@@ -31,7 +31,7 @@ def test_what_there_is_no_time_for_is_said():
     )
     said = " ".join(plan.left_out)
     assert "sought among 30,000 of 1,000,000 documents" in said
-    assert "search 11,400 of 1,000,000 documents" in said
+    assert "search 11,640 of 1,000,000 documents" in said
     assert "of 50,000 queries" in said
     assert plan.length == 2
     assert "50,000 lists" in make_schedule(400, plan, 50_000, 3, a_step=1.0).left_out[0]
@@ -66,13 +66,13 @@ def test_the_planned_work_fits_into_the_time_where_it_is_not_the_least_that_make
     trials = candidates if candidates > 1 else 0
     adapters = 2 if plan.adapter_epochs else 0
     models = 5 + adapters
-    encoding = (plan.test_documents + (4 + trials + models) * plan.dev_documents + models * 330) / encode
+    encoding = (plan.test_documents + (4 + trials + models) * plan.dev_documents + models * 660 / 5) / encode
     products = plan.adapter_epochs * lists * (documents + plan.test_documents)
     adapting = adapters * lists / (5 * encode) + products / 1e8
     assert plan.beside == pytest.approx(encoding + adapting, abs=0.1)
     least = plan.beside > left * 0.9 or plan.test_documents <= 500 or plan.dev_documents <= 200
     shortest = (1 + trials) * 10 * BATCH * plan.length / train + 1
-    assert least or plan.seconds <= left * 0.96 or plan.seconds - plan.beside <= shortest
+    assert least or plan.seconds <= left * 0.98 or plan.seconds - plan.beside <= shortest
 
 
 @settings(deadline=None)
@@ -86,7 +86,7 @@ def test_training_takes_what_time_is_left_by_what_a_step_takes(left, a_step, lis
     plan = make_plan(600, SPEED, 5000, 5000, lists, candidates, 2, None)
     found = make_schedule(left, plan, lists, candidates, a_step)
     tries = candidates if candidates > 1 else 0
-    room = left * 0.95 - plan.beside
+    room = left * 0.97 - plan.beside
     least = found.steps <= 10 or 0 < found.trial_steps <= 10
     assert least or (found.steps + tries * found.trial_steps) * a_step <= room
     whole = found.steps == math.ceil(EPOCHS * lists / BATCH)

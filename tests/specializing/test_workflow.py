@@ -227,8 +227,8 @@ def test_from_queries_by_rules_nothing_is_learned_but_what_the_teacher_says(run:
 
 
 def neighbors(pairs: Sequence[tuple[str, str]]) -> list[int]:
-    """Counts common pairs of neighbors."""
-    both = ([set(zip(text.split(), text.split()[1:], strict=False)) for text in pair] for pair in pairs)
+    """Counts common words, and common pairs of neighbors."""
+    both = ([{*text.split(), *zip(text.split(), text.split()[1:], strict=False)} for text in pair] for pair in pairs)
     return [len(one & other) for one, other in both]
 
 
