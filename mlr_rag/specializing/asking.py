@@ -18,7 +18,6 @@ from mlr_rag.training.llm import LanguageModel
 
 MOST, PER_DOCUMENT = 5000, 3  # queries that are made, at the most
 BARE = ("phrase", "keywords")  # kinds that tell what a document is about, and ask nothing
-_ENOUGH = 1000  # queries, beyond which none of these kinds are made
 _NEEDED = 40  # for a test that can show anything
 _SHARE = 0.25  # of the time, for a language model
 _READ = 200  # documents that tell what script they are in, and characters of each
@@ -35,8 +34,8 @@ def make_queries(
 ) -> Done[GeneratedQueries]:
     """Queries for a corpus without any: extracts, or a language model's, as many as it writes in a quarter of the time.
 
-    What is but words of a document (`BARE`) is taken only where there is little else, and a teacher to say what it is
-    relevant to: a model that learned to find documents by such words found less by people's queries.
+    What is but words of a document (`BARE`) is taken only where a teacher says what it is relevant to: a model that
+    learned to find documents by such words found less by people's queries.
 
     Args:
         material: The corpus.
@@ -54,10 +53,8 @@ def make_queries(
 
     def made() -> GeneratedQueries:
         if language_model is None:
-            asking = [kind for kind in EXTRACTIVE_KINDS if kind not in BARE]
-            return extract_queries(
-                corpus, count=wanted, kinds=asking, seed=seed, spare=BARE if taught else (), enough=_ENOUGH
-            )
+            kinds = [kind for kind in EXTRACTIVE_KINDS if taught or kind not in BARE]
+            return extract_queries(corpus, count=wanted, kinds=kinds, seed=seed)
         replies, seconds = work.folder / "replies.sqlite", _SHARE * clock.left
         return write_queries(corpus, None, language_model, wanted, cache=replies, seed=seed, seconds=seconds)
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from mlr_rag.errors import InvalidInputError
 from mlr_rag.specializing.gathering import Gathering
 from mlr_rag.specializing.material import Judged
+from mlr_rag.specializing.recipes import RECIPES
 
 COUNT = 400
 CORPUS = {f"d{n:03}": f"text {n}" for n in range(2 * COUNT)}
@@ -58,3 +60,12 @@ def test_an_adapter_learns_from_the_documents_that_it_is_given(gathered: Any) ->
     assert asked == near - {"query 1", "query 2"}, "held out, or with its words in it"
     assert all(set(each.passages) <= set(some.values()) for each in lists)
     assert gathered.whole_lists({"d700": "text 700"}) == []
+
+
+def test_a_teacher_that_leaves_nothing_to_train_on_is_an_error(gathered: Any) -> None:
+    entries = SimpleNamespace(queries=dict.fromkeys("abc", ""))
+    entries.without = lambda _: SimpleNamespace(lists=lambda *_: ([], {}))
+    plan = SimpleNamespace(length=3)
+    vars(gathered).update(entries=entries, doubted=frozenset("ab"), scored=None, recipes=RECIPES, plan=plan)
+    with pytest.raises(InvalidInputError, match="doubts 2 of 3 queries"):
+        _ = gathered.lists

@@ -87,20 +87,6 @@ def test_the_kinds_have_equal_shares_as_far_as_the_texts_go() -> None:
     assert Counter(query.document for query in made.queries) == dict.fromkeys(corpus, 1)
 
 
-def test_spare_kinds_are_for_documents_that_have_nothing_else_and_only_until_there_are_enough() -> None:
-    corpus = {
-        "page": ARTICLE,
-        **{f"tar{name}": f"find {name} -type f | xargs rm" for name in ("alpha", "bravo", "carol")},
-    }
-    options = {"kinds": ["title", "question"], "spare": ["keywords"]}
-    asking = extract_queries(corpus, count=10, **options, enough=0)  # type: ignore[arg-type]
-    assert {query.document for query in asking.queries} == {"page"}
-    filled = extract_queries(corpus, count=10, **options, enough=len(asking.queries) + 2)  # type: ignore[arg-type]
-    assert filled.queries[:-2] == asking.queries
-    assert [query.kind for query in filled.queries[-2:]] == ["keywords"] * 2
-    assert "page" not in {query.document for query in filled.queries[-2:]}
-
-
 def test_the_same_corpus_in_any_order_gives_the_same_queries_and_another_seed_others() -> None:
     corpus = {f"d{n:02}": ARTICLE.replace("opper", f"opper{'abcdefghijkl'[n]}") for n in range(12)}
     backwards = dict(reversed(corpus.items()))

@@ -36,8 +36,6 @@ def extract_queries(
     kinds: Sequence[str] = EXTRACTIVE_KINDS,
     seed: int = 0,
     show_progress: bool | None = None,
-    spare: Sequence[str] = (),
-    enough: int = 0,
 ) -> GeneratedQueries:
     """Queries out of the documents' own words, by rules: no model is asked, and the same input gives the same queries.
 
@@ -53,28 +51,29 @@ def extract_queries(
         kinds: Which.
         seed: Of the order of the documents, and of what is drawn where there is a choice.
         show_progress: By default on a terminal.
-        spare: Kinds for documents that have none of the others, as long as there are not `enough` queries.
-        enough: See `spare`.
 
     Raises:
         InvalidInputError: an unknown kind or document, or no query at all.
     """
     chosen = sorted(corpus if documents is None else set(documents))
-    _check(chosen, corpus, [*kinds, *spare])
+    _check(chosen, corpus, kinds)
     random.Random(f"{seed} documents").shuffle(chosen)  # noqa: S311
     wanted = len(chosen) if count is None else count
-    extractor = _Extractor(corpus, [*kinds, *spare], seed)
+    extractor = _Extractor(corpus, kinds, seed)
     found: list[GeneratedQuery] = []
     bar = progress.start("Extracting queries", wanted, show_progress)
     try:
-        for query in extractor.rounds(chosen, kinds, wanted):
-            found.append(query)
-            bar.update(1)
-        asked = {query.document for query in found}
-        others = [id for id in chosen if id not in asked]
-        for query in extractor.rounds(others, spare, min(wanted, enough) - len(found)):
-            found.append(query)
-            bar.update(1)
+        while chosen and len(found) < wanted:
+            left = []
+            for id in chosen:
+                query = extractor.next_of(id)
+                if query is not None:
+                    found.append(query)
+                    left.append(id)
+                    bar.update(1)
+                if len(found) == wanted:
+                    break
+            chosen = left
     finally:
         bar.close()
     if not found:
@@ -112,25 +111,17 @@ class _Extractor:
         self._shares = Counter(dict.fromkeys(kinds, 0))
         self.dropped: Counter[str] = Counter()
 
-    def rounds(self, ids: Sequence[str], kinds: Sequence[str], count: int) -> Iterator[GeneratedQuery]:
-        """Queries of these kinds, `count` at the most, one of each document in a round."""
-        while ids and count > 0:
-            left = []
-            for id in ids:
-                if count > 0 and (query := self._next_of(id, kinds)):
-                    left.append(id)
-                    count -= 1
-                    yield query
-            ids = left
-
-    def _next_of(self, id: str, kinds: Sequence[str]) -> GeneratedQuery | None:
+    def next_of(self, id: str) -> GeneratedQuery | None:
         """The document's next query; None where it has none left."""
         if id not in self._left:
             self._left[id] = self._all_of(id)
-        of_kind, text = self._left[id], self._corpus[id]
-        while left := [kind for kind in kinds if of_kind.get(kind)]:
-            kind = min(left, key=lambda kind: (self._shares[kind], kinds.index(kind)))
-            made = of_kind[kind].pop(0)
+        left = self._left[id]
+        while left:
+            kind = min(left, key=lambda kind: (self._shares[kind], self._kinds.index(kind)))
+            made = left[kind].pop(0)
+            if not left[kind]:
+                del left[kind]
+            text = self._corpus[id]
             reason = self._cleaner.reason(made.text, text if made.passage is None else made.passage)
             if not reason:
                 self._shares[kind] += 1
