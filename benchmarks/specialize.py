@@ -164,7 +164,7 @@ def summarize(args: argparse.Namespace, archives: Mapping[str, Path]) -> None:
         "A model for your documents",
         args,
         rows,
-        f"nDCG@10 of the test queries over the whole corpus, with vectors computed in bfloat16, the base's too; "
+        "nDCG@10 of the test queries over the whole corpus, with vectors computed in bfloat16, the base's too; "
         f"{DEFAULT_MODEL}; a budget of {BUDGET // 60} "
         "minutes with everything in it but this measurement; the difference from the base is of each query's mean over "
         "seeds, with a paired bootstrap's 95% interval. Judged: `specialize(corpus=zip)`, the collection's own splits. "

@@ -16,9 +16,9 @@ logging.basicConfig(format="%(message)s")
 logging.getLogger("mlr_rag.specializing").setLevel(logging.INFO)  # tells each stage, and the time that is left
 
 folder, teacher = (*sys.argv[1:], None, None)[:2]
-urllib = [document for document in collect() if document.metadata["path"].startswith("urllib.")]
+network = [document for document in collect() if document.metadata["path"].startswith(("urllib.", "http.", "email."))]
 budget = "20min" if folder else "1min"  # of which the example needs more on a slow machine
-result = specialize(corpus=folder or urllib, teacher=teacher, budget=budget, output="models/unlabelled")
+result = specialize(corpus=folder or network, teacher=teacher, budget=budget, output="models/unlabelled")
 print(result)
 for kind, count in result.report.data.queries.items():
     print(f"{count} queries of the kind {kind!r}")

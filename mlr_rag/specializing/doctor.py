@@ -12,7 +12,6 @@ import numpy as np
 
 from mlr_rag.evaluation.metrics import Qrels, Run, query_metrics
 from mlr_rag.evaluation.significance import Difference, paired_bootstrap
-from mlr_rag.specializing.ground import Origin
 from mlr_rag.specializing.recipes import TEMPERATURE
 from mlr_rag.training.mining.candidates import score_candidates
 from mlr_rag.training.teachers.scores import ScoreCache
@@ -81,13 +80,12 @@ def examine(
     cache: ScoreCache,
     seed: int = 0,
     most: int = QUERIES,
-    origin: Origin = "people",
+    generated: bool = False,
+    general: bool = False,
 ) -> Diagnosis:
     """Let the teacher, the student and BM25 each rank the union of the student's and BM25's ten best.
 
-    Whether it is worth learning from is a matter of the student alone; that BM25 is better is said. By queries that
-    rules took out of documents no teacher can be told from another, as nobody knows what else they are relevant to: in
-    place of these general ones are to be asked.
+    Whether it is worth learning from is a matter of the student alone; that BM25 is better is said.
 
     Args:
         teacher: A Teacher.
@@ -99,8 +97,8 @@ def examine(
         cache: Keeps the teacher's scores.
         seed: Of the choice of queries.
         most: How many are asked.
-        origin: Who asked the queries that are to be learned from; with a model's BM25 is not compared, as it knows
-            the documents' words.
+        generated: Whether they were made of the documents, so that BM25 cannot be compared.
+        general: Whether they are general ones in place of the corpus's own, which is said.
     """
     ids = sorted(id for id in qrels if id in queries)
     asked = sorted(random.Random(seed).sample(ids, min(most, len(ids))))  # noqa: S311
@@ -124,8 +122,8 @@ def examine(
         means["bm25"],
         against,
         finding,
-        origin != "model" and by_words.mean < 0 and by_words.p < _LEVEL,
-        origin == "rules",
+        not generated and by_words.mean < 0 and by_words.p < _LEVEL,
+        general,
         sum(map(len, scores.values())),
         _temperature(scores, dense),
     )

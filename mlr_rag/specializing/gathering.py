@@ -138,7 +138,11 @@ class Gathering:
 
     @cached_property
     def examined(self) -> Done[Diagnosis] | None:
-        """What the teacher is worth: on dev queries, or on the probe's where those are by rules (see _recipes)."""
+        """What the teacher is worth: on dev queries, or, where those are by rules, on general ones.
+
+        Of queries that rules took out of documents nobody knows what else is relevant to them, so that a teacher who
+        does is called wrong.
+        """
         ground, teacher, found = self.ground, self.teacher, self.found
         possible = _recipes(self.options.objective, False, ground.origin)
         if teacher is None or not any(recipe.needs_teacher for recipe in possible):
@@ -152,13 +156,14 @@ class Gathering:
             for most in (_FIRST, QUERIES):
                 done = examine(
                     teacher, asked.queries, asked.qrels, corpus, runs.dense, runs.words, self.work.scores,
-                    self.options.seed, most, ground.origin,
+                    self.options.seed, most, ground.generated and not general, general,
                 )  # fmt: skip
                 if (time.perf_counter() - started) * QUERIES / _FIRST > DOCTOR * left:
                     break  # a slow teacher is judged by a few queries
             return done
 
-        needs = [found.key, teacher.fingerprint, teacher.truncation, self.options.budget, self.probe.fingerprint]
+        needs = [found.key, teacher.fingerprint, teacher.truncation, self.options.budget]
+        needs += [self.probe.fingerprint] if general else []
         done = self.work.stage("doctor", needs, Diagnosis, work)
         known = done.value
         logger.log(logging.INFO if known.finding == "better" else logging.WARNING, "The teacher: %s", known.verdict)
@@ -195,6 +200,11 @@ class Gathering:
         """The objectives to try: the one that was asked for, or all that can be; () for a query adapter alone."""
         hopeless = self.diagnosis is None or self.diagnosis.finding == "worse"
         return _recipes(self.options.objective, hopeless, self.ground.origin)
+
+    @property
+    def taught(self) -> bool:
+        """Whether nothing else is learned from than the teacher's scores."""
+        return bool(self.recipes) and all(recipe.needs_teacher for recipe in self.recipes)
 
     @property
     def adapters(self) -> int:
@@ -240,23 +250,26 @@ class Gathering:
         """What fits into the budget."""
         recipes = self.recipes
         teaches = any(recipe.needs_teacher for recipe in recipes)
-        taught = self.teacher_speed / (SCORED + 1) if teaches else None
+        scored = self.teacher_speed / (SCORED + 1) if teaches else None
 
         def work() -> Plan:
             return make_plan(
                 self.clock.left, self.speed, len(self.ground.corpus), len(self.sought), len(self.entries.queries),
-                len(recipes), self.adapters, taught,
+                len(recipes), self.adapters, scored, self.taught,
             )  # fmt: skip
 
         names = [recipe.name for recipe in recipes]
-        needs = [self.found.key, self.options.budget, names, taught]
+        needs = [self.found.key, self.options.budget, names, scored]
         return self.work.stage("plan", needs, Plan, work).value
 
     @property
     def basis(self) -> list[Any]:
         """What everything later depends on: another budget may come to the same plan."""
         sizes = asdict(self.plan)
-        return [self.found.key, {name: size for name, size in sizes.items() if name not in ("seconds", "left_out")}]
+        return [
+            self.found.key,
+            {name: size for name, size in sizes.items() if name not in ("beside", "seconds", "left_out")},
+        ]
 
     @cached_property
     def scored(self) -> Done[Run] | None:
@@ -291,8 +304,9 @@ class Gathering:
     def lists(self) -> tuple[list[TrainingList], dict[str, int]]:
         """Training lists, and what was left out of them."""
         scores = {} if self.scored is None else self.scored.value
-        lists, counts = self.entries.without(self.doubted).lists(scores, self.plan.length)
-        if not all(check_lists(lists, teacher=recipe.needs_teacher)[0] for recipe in self.recipes):
+        idle = self.entries.queries.keys() - scores.keys() if self.taught else set[str]()
+        lists, counts = self.entries.without(self.doubted | idle).lists(scores, self.plan.length)
+        if self.taught and not check_lists(lists, teacher=True)[0]:
             raise InvalidInputError(
                 "the teacher leaves nothing to train on",
                 found=f"it doubts {len(self.doubted):,} of {len(self.entries.queries):,} queries and their documents, "

@@ -101,6 +101,7 @@ def make_plan(
     candidates: int,
     adapters: int,
     teacher: float | None,
+    taught: bool = False,
 ) -> Plan:
     """Divide the time that is left.
 
@@ -113,6 +114,7 @@ def make_plan(
         candidates: Objectives to be tried; 0 where only a query adapter is to be trained.
         adapters: Query adapters to be trained.
         teacher: Queries a second whose candidates the teacher scores; None without one.
+        taught: Whether nothing else is learned from than these scores.
     """
     left_out, left = [], left * _SAFETY
     if sought < documents:
@@ -121,9 +123,6 @@ def make_plan(
     test = min(sought, _at_least(500, left * _TEST * speed.encode))
     if test < documents:
         left_out.append(f"The test queries search {test:,} of {documents:,} documents.")
-    scored = 0 if teacher is None else min(lists, _at_least(1, left * _SCORE * teacher))
-    if teacher is not None and scored < lists:
-        left_out.append(f"The teacher scores the candidates of {scored:,} of {lists:,} queries.")
     share, least = (_ADAPTER, 0) if candidates else (_ALONE, 1)
     an_epoch = (
         lists * (sought + (test if adapters > 1 else 0)) / speed.products
@@ -137,22 +136,29 @@ def make_plan(
     measured = 1 + mixtures + adapted  # models, beside those of the runs
     encoded = (evaluations + tries + measured) * dev + test
     beside = encoded / speed.encode + (measured * _PROBE + adapted * lists) / speed.ask + epochs * an_epoch
-    spent = beside + (scored / teacher if teacher else 0.0)
+    scored, spent, learned = 0, beside, lists
+    if teacher is not None:
+        a_list = 1 / teacher + _PASSES * LENGTHS[0] / speed.train
+        scored = min(lists, _at_least(1, (left - beside) / a_list if taught else left * _SCORE * teacher))
+        if scored < lists:
+            left_out.append(f"The teacher scores the candidates of {scored:,} of {lists:,} queries.")
+        spent += scored / teacher
+        learned = scored if taught else lists
     rest = max(0.0, left - spent)
     passages = rest * (1 - tries * _TRIAL) * speed.train
-    length = next((length for length in LENGTHS if passages >= _PASSES * lists * length), LENGTHS[-1])
+    length = next((length for length in LENGTHS if passages >= _PASSES * learned * length), LENGTHS[-1])
     a_step = BATCH * length / speed.train
-    trained = _schedule(rest, lists, candidates, a_step)
+    schedule = _schedule(rest, learned, candidates, a_step)
     return Plan(
         dev_documents=dev,
         test_documents=test,
         scored=scored,
-        lists=lists,
+        lists=learned,
         length=length,
         evaluations=evaluations,
         adapter_epochs=epochs,
         beside=round(beside, 1),
-        seconds=round(spent + (trained.steps + tries * trained.trial_steps) * a_step, 1),
+        seconds=round(spent + (schedule.steps + tries * schedule.trial_steps) * a_step, 1),
         left_out=tuple(left_out),
     )
 

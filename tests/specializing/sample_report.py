@@ -131,7 +131,7 @@ def refused(queries: int = 60) -> Report:
             "alpha": 0.0,
             "reasons": ("The interval of the difference holds zero.", "The general probe falls beyond the tolerance."),
             "advice": ("More queries: with 60 queries only differences over 0.06 can be seen.",),
-            "test": comparison(queries, gain=-0.01).model_copy(update={"groups": queries // 3}),
+            "test": comparison(queries, gain=-0.01).model_copy(update={"groups": queries // 3, "looks": 2}),
             "probe": Probe(base=0.5123, specialized=0.4761, tolerance=0.01, kept=False),
         }
     )

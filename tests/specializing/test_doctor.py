@@ -61,7 +61,7 @@ def test_a_teacher_that_is_worse_than_bm25_may_still_be_learned_from_and_that_is
 
 def test_bm25_is_no_rival_where_the_queries_were_made_of_the_documents():
     teacher = CallableTeacher(_guesses, "guesses")
-    found = examine(teacher, QUERIES, QRELS, CORPUS, _run(9), _run(1), ScoreCache(), origin="model")
+    found = examine(teacher, QUERIES, QRELS, CORPUS, _run(9), _run(1), ScoreCache(), generated=True)
     assert found.bm25 == 1
     assert not found.words_better
     assert "BM25" not in found.verdict
@@ -69,7 +69,7 @@ def test_bm25_is_no_rival_where_the_queries_were_made_of_the_documents():
 
 def test_of_general_queries_it_is_said_that_they_are():
     found = examine(
-        CallableTeacher(_knows, "knows"), QUERIES, QRELS, CORPUS, _run(3), _run(1), ScoreCache(), origin="rules"
+        CallableTeacher(_knows, "knows"), QUERIES, QRELS, CORPUS, _run(3), _run(1), ScoreCache(), general=True
     )
     assert found.general
     assert "(1.000 against 0.500, on general queries)" in found.verdict

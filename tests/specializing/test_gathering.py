@@ -9,6 +9,7 @@ import pytest
 
 from mlr_rag.errors import InvalidInputError
 from mlr_rag.specializing.gathering import Gathering
+from mlr_rag.specializing.lists import Entries
 from mlr_rag.specializing.material import Judged
 from mlr_rag.specializing.recipes import RECIPES
 
@@ -66,6 +67,20 @@ def test_a_teacher_that_leaves_nothing_to_train_on_is_an_error(gathered: Any) ->
     entries = SimpleNamespace(queries=dict.fromkeys("abc", ""))
     entries.without = lambda _: SimpleNamespace(lists=lambda *_: ([], {}))
     plan = SimpleNamespace(length=3)
-    vars(gathered).update(entries=entries, doubted=frozenset("ab"), scored=None, recipes=RECIPES, plan=plan)
+    recipes = tuple(recipe for recipe in RECIPES if recipe.needs_teacher)
+    vars(gathered).update(entries=entries, doubted=frozenset("ab"), scored=None, recipes=recipes, plan=plan)
     with pytest.raises(InvalidInputError, match="doubts 2 of 3 queries"):
         _ = gathered.lists
+
+
+@pytest.mark.parametrize("name", ["distillation", "contrastive"])
+def test_what_the_teacher_did_not_score_is_learned_from_only_beside_its_scores(gathered: Any, name: str) -> None:
+    entries = Entries(DEV.queries, DEV.qrels, FOUND, CORPUS)
+    some = sorted(DEV.queries)[:5]
+    scores = {query: {f"d{query[1:]}": 1.0, **dict.fromkeys(list(FOUND[query])[:4], 0.5)} for query in some}
+    recipes = tuple(recipe for recipe in RECIPES if recipe.name == name)
+    plan, scored = SimpleNamespace(length=3), SimpleNamespace(value=scores)
+    vars(gathered).update(entries=entries, doubted=frozenset(some[:1]), scored=scored, recipes=recipes, plan=plan)
+    lists, _ = gathered.lists
+    left = some[1:] if name == "distillation" else sorted(DEV.queries.keys() - {some[0]})
+    assert sorted(each.query for each in lists) == sorted(DEV.queries[query] for query in left)

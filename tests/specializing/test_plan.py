@@ -37,6 +37,16 @@ def test_what_there_is_no_time_for_is_said():
     assert "50,000 lists" in make_schedule(400, plan, 50_000, 3, a_step=1.0).left_out[0]
 
 
+def test_where_nothing_else_is_learned_from_scores_and_training_fill_the_time():
+    sizes = {"documents": 5000, "sought": 5000, "lists": 50_000, "candidates": 1, "adapters": 0, "teacher": 5.0}
+    beside, alone = (make_plan(900, SPEED, **sizes, taught=taught) for taught in (False, True))
+    assert beside.scored == int(0.3 * 900 * 0.97 * 5)
+    assert (beside.lists, alone.lists) == (50_000, alone.scored)
+    assert alone.length == 8
+    assert alone.beside + alone.scored / 5 + 2 * alone.scored * 8 / SPEED.train == pytest.approx(900 * 0.97, abs=1)
+    assert make_plan(900, SPEED, **sizes | {"lists": 100}, taught=True).scored == 100
+
+
 def test_one_candidate_needs_no_trial_and_no_teacher_no_scores():
     plan = make_plan(600, SPEED, documents=1000, sought=1000, lists=500, candidates=1, adapters=2, teacher=None)
     assert plan.scored == 0

@@ -38,7 +38,9 @@ def test_what_follows_from_the_values_is_in_the_json_too() -> None:
 
 
 def test_queries_that_are_not_independent_are_told_in_groups() -> None:
-    assert "60 queries in 20 independent groups, 95% intervals" in to_markdown(sample_report.refused())
+    assert "60 queries in 20 independent groups, answered here by 2 candidates, 95% intervals" in to_markdown(
+        sample_report.refused()
+    )
     assert "by the 20 groups that are independent" in of(sample_report.refused()).all("body")[0].text
     for told in (to_markdown(sample_report.accepted()), of(sample_report.accepted()).all("body")[0].text):
         assert "independent" not in told

@@ -57,8 +57,10 @@ def _test(report: Report, n: Numbers) -> Iterator[str]:
     other = "specialized" if report.accepted else "candidate"
     yield _table(("", "base", other, "difference", ""), rows)
     groups = "" if report.test.groups is None else f" in {n('count', 'test', 'groups')} independent groups"
+    looks = f", answered here by {n('count', 'test', 'looks')} candidates" if report.test.looks > 1 else ""
     yield (
-        f"{n('count', 'test', 'queries')} queries{groups}, 95% intervals: {n('count', 'test', 'wins')} improved, "
+        f"{n('count', 'test', 'queries')} queries{groups}{looks}, 95% intervals: "
+        f"{n('count', 'test', 'wins')} improved, "
         f"{n('count', 'test', 'ties')} the same, {n('count', 'test', 'losses')} hurt."
     )
     yield _examples("Most improved", "improved", report.test.improved, n)
