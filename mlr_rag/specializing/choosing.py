@@ -66,7 +66,8 @@ class Choosing:
 
     def __init__(self, learning: Learning) -> None:
         self.learning, self.gathered, self.work = learning, learning.gathered, learning.work
-        self._needs = [*self.gathered.basis, self.gathered.probe.fingerprint]
+        self.probe = self.gathered.teaching.probe
+        self._needs = [*self.gathered.basis, self.probe.fingerprint]
 
     @cached_property
     def base(self) -> Candidate:
@@ -78,7 +79,7 @@ class Choosing:
     @cached_property
     def tuned(self) -> list[Candidate]:
         """The tuned weights, then less and less of them, until one keeps general knowledge and less is worse on dev."""
-        if not self.gathered.recipes:
+        if not self.gathered.teaching.recipes:
             return []
         done, model = self.learning.trained
 
@@ -106,7 +107,10 @@ class Choosing:
         if not gathered.plan.adapter_epochs:
             return []
         kept = sorted(filter(self._keeps, self.tuned), key=lambda each: -each.dev)
-        starts = [(self.base, gathered.sought), *((each, gathered.searched) for each in kept[:1])]
+        starts = [
+            (self.base, gathered.searching.sought),
+            *((each, self.learning.measuring.searched) for each in kept[:1]),
+        ]
         return [each for start, documents in starts for each in self._adapted(start, documents)]
 
     @cached_property
@@ -156,7 +160,7 @@ class Choosing:
         return bool(self.base.probe - measured.probe <= TOLERANCE)
 
     def _measure(self, model: Any) -> Measured:
-        return Measured(self.learning.evaluator.measure(model), self.gathered.probe.measure(HalfPrecision(model)).ndcg)
+        return Measured(self.learning.evaluator.measure(model), self.probe.measure(HalfPrecision(model)).ndcg)
 
 
 def _set(model: Any, weights: Mapping[str, list[list[float]]], share: float) -> Any:

@@ -35,6 +35,11 @@ class Judged:
         return Judged({id: self.queries[id] for id in chosen}, {id: self.qrels[id] for id in chosen})
 
 
+def documents_of(*parts: Judged) -> set[str]:
+    """The ids that are judged in these, whatever the grade."""
+    return {id for part in parts for grades in part.qrels.values() for id in grades}
+
+
 @dataclass(frozen=True)
 class Material:
     """A corpus and the judgments of it.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlr_rag.errors import InvalidInputError
@@ -81,7 +83,7 @@ def room(left: float, speed: Speed, documents: int, held: int, lists: int, candi
         InvalidInputError: there is no time for the least of what has to be done.
     """
     adapters = 0 if candidates else 1
-    least = make_plan(0, speed, documents, documents, lists, candidates, adapters, None).seconds + held / speed.encode
+    least = make_plan(0, speed, documents, documents, lists, candidates, adapters).seconds + held / speed.encode
     if left < least:
         raise InvalidInputError(
             "the budget is too small for this corpus, model and machine",
@@ -100,8 +102,8 @@ def make_plan(
     lists: int,
     candidates: int,
     adapters: int,
-    teacher: float | None,
-    taught: bool = False,
+    scoring: Callable[[int], float] | None = None,
+    believed: float | None = None,
 ) -> Plan:
     """Divide the time that is left.
 
@@ -113,8 +115,8 @@ def make_plan(
         lists: That could be made.
         candidates: Objectives to be tried; 0 where only a query adapter is to be trained.
         adapters: Query adapters to be trained.
-        teacher: Queries a second whose candidates the teacher scores; None without one.
-        taught: Whether nothing else is learned from than these scores.
+        scoring: Seconds in which a teacher scores the candidates of so many lists; None without one.
+        believed: Where nothing else is learned from than these scores: the share that passes the teacher's filter.
     """
     left_out, left = [], left * _SAFETY
     if sought < documents:
@@ -137,13 +139,14 @@ def make_plan(
     encoded = (evaluations + tries + measured) * dev + test
     beside = encoded / speed.encode + (measured * _PROBE + adapted * lists) / speed.ask + epochs * an_epoch
     scored, spent, learned = 0, beside, lists
-    if teacher is not None:
-        a_list = 1 / teacher + _PASSES * LENGTHS[0] / speed.train
-        scored = min(lists, _at_least(1, (left - beside) / a_list if taught else left * _SCORE * teacher))
+    if scoring is not None:
+        a_list = 0.0 if believed is None else _PASSES * believed * LENGTHS[0] / speed.train
+        most = left * _SCORE if believed is None else left - beside
+        scored = max(1, bisect(range(lists + 1), most, key=lambda count: scoring(count) + count * a_list) - 1)
         if scored < lists:
             left_out.append(f"The teacher scores the candidates of {scored:,} of {lists:,} queries.")
-        spent += scored / teacher
-        learned = scored if taught else lists
+        spent += scoring(scored)
+        learned = lists if believed is None else max(1, int(scored * believed))
     rest = max(0.0, left - spent)
     passages = rest * (1 - tries * _TRIAL) * speed.train
     length = next((length for length in LENGTHS if passages >= _PASSES * learned * length), LENGTHS[-1])

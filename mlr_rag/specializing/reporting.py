@@ -137,7 +137,7 @@ def _advice(choosing: Choosing, decision: Decision | None) -> tuple[str, ...]:
             f"beyond the tolerance of {TOLERANCE:.3f}. Pass a probe= of what your users ask beside these, or "
             "objective='queries', which leaves every document alone."
         )
-    known = gathered.diagnosis
+    known = gathered.teaching.diagnosis
     if known is not None and (known.finding != "better" or known.words_better):
         advice.append(f"The teacher: {known.verdict}")
     return tuple(advice)
@@ -162,12 +162,12 @@ def _trials(learning: Learning) -> tuple[data.Trial, ...]:
             seconds=done.value.seconds,
             chosen=recipe is learning.recipe,
         )
-        for recipe, done in zip(learning.gathered.recipes, learning.trials, strict=False)
+        for recipe, done in zip(learning.teaching.recipes, learning.trials, strict=False)
     )
 
 
 def _curves(learning: Learning) -> tuple[data.Curve, ...]:
-    if not learning.gathered.recipes:
+    if not learning.teaching.recipes:
         return ()
     done, _ = learning.trained
     result = done.value
@@ -190,7 +190,7 @@ def _layers(base: Any, model: Any) -> tuple[data.LayerWeight, ...]:
 
 
 def _teacher(gathered: Gathering) -> data.Teacher | None:
-    known, teacher = gathered.diagnosis, gathered.teacher
+    known, teacher = gathered.teaching.diagnosis, gathered.teaching.teacher
     if known is None or teacher is None:
         return None
     scored = {} if gathered.scored is None else gathered.scored.value
@@ -201,7 +201,7 @@ def _teacher(gathered: Gathering) -> data.Teacher | None:
         student=known.student,
         bm25=known.bm25,
         verdict=known.verdict,
-        temperature=gathered.teacher_temperature,
+        temperature=gathered.teaching.temperature,
         pairs=pairs,
         from_cache=max(0, pairs - gathered.work.scores.asked),
     )
@@ -218,7 +218,8 @@ def _kinds(generated: GeneratedQueries) -> dict[str, int]:
 def _lineage(gathered: Gathering, material: Material, generated: GeneratedQueries | None) -> tuple[data.Step, ...]:
     lists, counts = gathered.lists
     split, entries = gathered.ground.split, len(gathered.entries.queries)
-    train, learnable, trusted = (len(each.queries) for each in (split.train, gathered.learnable, gathered.trusted))
+    parts = (split.train, gathered.searching.learnable, gathered.usable, gathered.trusted)
+    train, learnable, usable, trusted = (len(part.queries) for part in parts)
     given = _human(material) if generated is None else len(generated.queries)
     of_queries = {reason: n for reason, n in material.notes.items() if "queries" in reason}  # others are of documents
     dropped = of_queries if generated is None else dict(generated.dropped)
@@ -235,9 +236,12 @@ def _lineage(gathered: Gathering, material: Material, generated: GeneratedQuerie
     if learnable < train:
         left = {"of documents that there is no time to search": train - learnable}
         steps.append(data.Step(name="time", unit="queries", before=train, after=learnable, left_out=left))
+    if usable < learnable:
+        left = {"but words of their document, which only a teacher knows how to grade": learnable - usable}
+        steps.append(data.Step(name="kinds", unit="queries", before=learnable, after=usable, left_out=left))
     if generated is not None:
-        left = {f"do not find their own document in the first {ROUND_TRIP}": learnable - trusted}
-        steps.append(data.Step(name="round trip", unit="queries", before=learnable, after=trusted, left_out=left))
+        left = {f"do not find their own document in the first {ROUND_TRIP}": usable - trusted}
+        steps.append(data.Step(name="round trip", unit="queries", before=usable, after=trusted, left_out=left))
     steps.append(data.Step(name="relevant passages", unit="pairs", before=trusted, after=entries))
     if generated is not None and gathered.scored is not None:
         after = entries - len(gathered.doubted)

@@ -33,8 +33,10 @@ from mlr_rag.specializing.report.data import Comparison
 from mlr_rag.specializing.report.writing import check_extra, write_report
 from mlr_rag.specializing.reporting import make_report, model_card
 from mlr_rag.specializing.result import Specialized
+from mlr_rag.specializing.searching import Searching
 from mlr_rag.specializing.split import Split, split
 from mlr_rag.specializing.stages import Workspace
+from mlr_rag.specializing.teaching import Teaching, possible_recipes
 from mlr_rag.training.llm import LanguageModel, as_language_model
 from mlr_rag.training.teachers.teacher import Teacher, as_teacher
 
@@ -110,7 +112,7 @@ def specialize(
         _check_use(writer, material)
         with closing(Workspace(options.work, partial(_tell, clock))) as place:
             ground, generated = _prepare(base, material, writer, options, place, clock, taught is not None)
-            choosing = Choosing(Learning(Gathering(ground, options, place, clock, taught, measured)))
+            choosing = _choosing(ground, options, place, clock, taught, measured)
             named = "extractive rules" if writer is None else writer.name
             called = Path(corpus).name if isinstance(corpus, (str, Path)) else type(corpus).__name__
             return _finish(choosing, material, generated, named, called)
@@ -192,17 +194,26 @@ def _prepare(
     return Ground(base, material.corpus, done.value, origin, bare, passages, key), generated
 
 
+def _choosing(
+    ground: Ground, options: Options, work: Workspace, clock: Clock, teacher: Teacher | None, probe: Probe
+) -> Choosing:
+    """The stages after the split, none of them done yet."""
+    tried = len(possible_recipes(options.objective, teacher is None, ground.origin))
+    teaching = Teaching(Searching(ground, options, work, clock, tried), teacher, probe)
+    return Choosing(Learning(Gathering(teaching)))
+
+
 def _finish(
     choosing: Choosing, material: Material, generated: GeneratedQueries | None, writer: str, name: str
 ) -> Specialized:
     """Test what was chosen, and hand it back or not."""
     gathered, chosen, base = choosing.gathered, choosing.chosen, choosing.base
     options, parts, work = gathered.options, gathered.ground.split, gathered.work
-    groups = parts.test_groups
+    groups, searched = parts.test_groups, choosing.learning.measuring.searched
 
     def compared() -> Comparison:
         earlier: list[Comparison] = work.kept("test", Comparison)
-        return compare(base.model, chosen.model, parts.test, groups, gathered.searched, work.vectors, earlier)
+        return compare(base.model, chosen.model, parts.test, groups, searched, work.vectors, earlier)
 
     found = work.stage("test", [*gathered.basis, chosen.model.fingerprint, groups], Comparison, compared).value
     test = None if chosen is base else found  # nothing is decided by comparing the base with itself

@@ -13,9 +13,13 @@ from mlr_rag.specializing.speed import Speed
 SPEED = Speed(encode=100.0, ask=500.0, train=50.0, products=1e7)
 
 
+def _five_a_second(lists: int) -> float:
+    return lists / 5
+
+
 def test_without_a_budget_nothing_is_left_out():
     plan = make_plan(
-        math.inf, SPEED, documents=20_000, sought=20_000, lists=1000, candidates=3, adapters=2, teacher=5.0
+        math.inf, SPEED, documents=20_000, sought=20_000, lists=1000, candidates=3, adapters=2, scoring=_five_a_second
     )
     assert plan.left_out == ()
     assert (plan.test_documents, plan.scored, plan.length) == (20_000, 1000, 8)
@@ -27,7 +31,7 @@ def test_without_a_budget_nothing_is_left_out():
 
 def test_what_there_is_no_time_for_is_said():
     plan = make_plan(
-        600, SPEED, documents=1_000_000, sought=30_000, lists=50_000, candidates=3, adapters=2, teacher=5.0
+        600, SPEED, documents=1_000_000, sought=30_000, lists=50_000, candidates=3, adapters=2, scoring=_five_a_second
     )
     said = " ".join(plan.left_out)
     assert "sought among 30,000 of 1,000,000 documents" in said
@@ -38,26 +42,33 @@ def test_what_there_is_no_time_for_is_said():
 
 
 def test_where_nothing_else_is_learned_from_scores_and_training_fill_the_time():
-    sizes = {"documents": 5000, "sought": 5000, "lists": 50_000, "candidates": 1, "adapters": 0, "teacher": 5.0}
-    beside, alone = (make_plan(900, SPEED, **sizes, taught=taught) for taught in (False, True))
+    sizes = {
+        "documents": 5000,
+        "sought": 5000,
+        "lists": 50_000,
+        "candidates": 1,
+        "adapters": 0,
+        "scoring": _five_a_second,
+    }
+    beside, alone = (make_plan(900, SPEED, **sizes, believed=share) for share in (None, 0.5))
     assert beside.scored == int(0.3 * 900 * 0.97 * 5)
-    assert (beside.lists, alone.lists) == (50_000, alone.scored)
+    assert (beside.lists, alone.lists) == (50_000, alone.scored // 2)
     assert alone.length == 8
-    assert alone.beside + alone.scored / 5 + 2 * alone.scored * 8 / SPEED.train == pytest.approx(900 * 0.97, abs=1)
-    assert make_plan(900, SPEED, **sizes | {"lists": 100}, taught=True).scored == 100
+    assert alone.beside + alone.scored / 5 + 2 * alone.lists * 8 / SPEED.train == pytest.approx(900 * 0.97, abs=1)
+    assert make_plan(900, SPEED, **sizes | {"lists": 100}, believed=0.5).scored == 100
 
 
 def test_one_candidate_needs_no_trial_and_no_teacher_no_scores():
-    plan = make_plan(600, SPEED, documents=1000, sought=1000, lists=500, candidates=1, adapters=2, teacher=None)
+    plan = make_plan(600, SPEED, documents=1000, sought=1000, lists=500, candidates=1, adapters=2)
     assert plan.scored == 0
     assert make_schedule(400, plan, 500, 1, a_step=1.0).trial_steps == 0
 
 
 def test_an_adapter_alone_needs_no_steps_and_gets_the_time():
     sizes = {"documents": 1000, "sought": 1000, "lists": 500}
-    plan = make_plan(60, SPEED, **sizes, candidates=0, adapters=1, teacher=None)
+    plan = make_plan(60, SPEED, **sizes, candidates=0, adapters=1)
     assert (plan.evaluations, plan.adapter_epochs) == (0, 10)
-    assert plan.seconds < make_plan(0, SPEED, **sizes, candidates=1, adapters=2, teacher=None).seconds
+    assert plan.seconds < make_plan(0, SPEED, **sizes, candidates=1, adapters=2).seconds
 
 
 @settings(deadline=None)
@@ -72,7 +83,7 @@ def test_an_adapter_alone_needs_no_steps_and_gets_the_time():
 def test_the_planned_work_fits_into_the_time_where_it_is_not_the_least_that_makes_sense(
     left, encode, train, documents, lists, candidates
 ):
-    plan = make_plan(left, Speed(encode, 5 * encode, train, 1e8), documents, documents, lists, candidates, 2, None)
+    plan = make_plan(left, Speed(encode, 5 * encode, train, 1e8), documents, documents, lists, candidates, 2)
     trials = candidates if candidates > 1 else 0
     adapters = 2 if plan.adapter_epochs else 0
     models = 5 + adapters
@@ -93,7 +104,7 @@ def test_the_planned_work_fits_into_the_time_where_it_is_not_the_least_that_make
     candidates=st.integers(1, 3),
 )
 def test_training_takes_what_time_is_left_by_what_a_step_takes(left, a_step, lists, candidates):
-    plan = make_plan(600, SPEED, 5000, 5000, lists, candidates, 2, None)
+    plan = make_plan(600, SPEED, 5000, 5000, lists, candidates, 2)
     found = make_schedule(left, plan, lists, candidates, a_step)
     tries = candidates if candidates > 1 else 0
     room = left * 0.97 - plan.beside
@@ -106,7 +117,7 @@ def test_training_takes_what_time_is_left_by_what_a_step_takes(left, a_step, lis
 
 
 def test_without_adapters_there_is_no_time_for_them_and_nothing_to_say():
-    plan = make_plan(200, SPEED, 5000, 5000, lists=50_000, candidates=1, adapters=0, teacher=None)
+    plan = make_plan(200, SPEED, 5000, 5000, lists=50_000, candidates=1, adapters=0)
     assert plan.adapter_epochs == 0
     assert not [line for line in plan.left_out if "adapter" in line]
 

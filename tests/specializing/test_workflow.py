@@ -150,7 +150,7 @@ def test_another_temperature_reuses_everything_up_to_the_lists(distilled: Specia
 def test_a_budget_that_cannot_suffice_is_refused_before_the_long_stages(
     run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlr_rag.specializing.gathering.measure_speed", lambda *_: Speed(1.0, 1.0, 1.0, 1e3))
+    monkeypatch.setattr("mlr_rag.specializing.searching.measure_speed", lambda *_: Speed(1.0, 1.0, 1.0, 1e3))
     given = (place / "model" / "st", CORPUS, QUERIES, QRELS)
     output = place / "hurried" / "out"
     with pytest.raises(InvalidInputError, match=r"the budget is too small .* \d+ seconds or more"):
