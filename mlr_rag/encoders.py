@@ -57,6 +57,11 @@ class SentenceTransformerEncoder:
         self.name = str(getattr(getattr(model[0], "config", None), "_name_or_path", "") or type(model[0]).__name__)
 
     @property
+    def device(self) -> Any:
+        """Where it computes."""
+        return self._model.device
+
+    @property
     def fingerprint(self) -> str:
         """See MLRModel."""
         from mlr_rag.model.identity import fingerprint

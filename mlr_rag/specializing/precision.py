@@ -25,7 +25,7 @@ class HalfPrecision:
     """An encoder that computes in bfloat16; its fingerprint says so, as its vectors are not quite the model's own.
 
     Args:
-        model: An MLRModel.
+        model: An Encoder.
     """
 
     def __init__(self, model: Any) -> None:
@@ -42,7 +42,7 @@ class HalfPrecision:
     @property
     def document_fingerprint(self) -> str:
         """See MLRModel."""
-        return self._told(self.model.document_fingerprint)
+        return self._told(getattr(self.model, "document_fingerprint", self.model.fingerprint))
 
     def _told(self, fingerprint: str) -> str:
         return f"{fingerprint} bfloat16" if has_bfloat16(self._device) else fingerprint
@@ -61,7 +61,7 @@ class HalfPrecision:
 
     @property
     def _device(self) -> str:
-        return str(self.model.device.type)
+        return str(getattr(self.model, "device", "cpu")).partition(":")[0]
 
 
 class HalfPrecisionVectors(VectorCache):

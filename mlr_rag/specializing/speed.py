@@ -16,14 +16,14 @@ from mlr_rag.training.collator import ListCollator
 from mlr_rag.training.lists import TrainingList
 from mlr_rag.training.loss import ListLoss
 from mlr_rag.training.objectives import InfoNCE
-from mlr_rag.training.teachers.scores import ScoreCache
+from mlr_rag.training.teachers.scores import Pair, ScoreCache
 from mlr_rag.training.teachers.teacher import Teacher
 from mlr_rag.training.trainer.arguments import has_bfloat16
 from mlr_rag.training.trainer.attention import plain_attention
 
 _TEXTS, _LISTS, _LENGTH = 96, 16, 3
 _QUERIES, _DOCUMENTS, _TIMES = 64, 4096, 3
-_PAIRS, _KNOWN = 32, 1e9
+_READ, _SHARED = 32, 8  # documents of which a teacher scores one pair, and several
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,19 @@ class Speed:
 
 @dataclass(frozen=True)
 class TeacherSpeed:
-    """Pairs a second that a teacher scores.
+    """Seconds that a teacher takes: an embedder for documents, and a cross-encoder for pairs.
 
     Attributes:
-        new: With documents that it has not read.
-        read: With documents that it has: much the same to a cross-encoder, and next to nothing to an embedder.
+        document: For each document that it reads, once.
+        pair: For each pair beside.
     """
 
-    new: float
-    read: float
+    document: float
+    pair: float
 
     def seconds(self, pairs: int, documents: int) -> float:
         """How long it takes to score so many pairs of so many documents."""
-        return documents / self.new + (pairs - documents) / self.read
+        return documents * self.document + pairs * self.pair
 
 
 def measure_speed(base: Any, corpus: Mapping[str, str], queries: Sequence[str], seed: int = 0) -> Speed:
@@ -115,30 +115,32 @@ def measure_step(base: Any, lists: Sequence[TrainingList]) -> float:
 def measure_teacher(
     teacher: Teacher, corpus: Mapping[str, str], queries: Sequence[str], cache: ScoreCache, seed: int = 0
 ) -> TeacherSpeed:
-    """Have a teacher score a few pairs that it was never asked for; very many a second where all are known.
+    """Have a teacher score pairs of some documents with a query each, and of others with several.
 
     Args:
         teacher: What scores.
         corpus: Document id → text.
         queries: One or more.
-        cache: Knows what it was asked for, and keeps what it is asked for now.
+        cache: Knows what it was asked for, which takes no time, and keeps what it is asked for now.
         seed: Of the choice of pairs.
     """
     draw = random.Random(seed)  # noqa: S311
     texts = sorted(set(corpus.values()))
-    texts = draw.sample(texts, min(_PAIRS, len(texts)))
-    asked = [draw.choice(queries) for _ in texts]
+    texts = draw.sample(texts, min(_READ + _SHARED, len(texts)))
+    asked = draw.sample(queries, min(_READ, len(queries)))
+    shared = texts[: min(_SHARED, len(texts) // 2)]
 
-    def pairs_a_second(pairs: list[tuple[str, str]]) -> float:
-        fresh = [pair for pair, known in zip(pairs, cache.known(teacher, pairs), strict=True) if not known]
-        if not fresh:
-            return _KNOWN
+    def seconds(pairs: list[Pair]) -> float:
         started = time.perf_counter()
-        cache.score(teacher, fresh, show_progress=False)
-        return len(fresh) / max(time.perf_counter() - started, 1e-6)
+        cache.score(teacher, pairs, show_progress=False)
+        return time.perf_counter() - started
 
-    new = pairs_a_second(list(zip(asked, texts, strict=True)))
-    return TeacherSpeed(new, pairs_a_second(list(zip([*asked[1:], asked[0]], texts, strict=True))))
+    each = [(asked[number % len(asked)], text) for number, text in enumerate(texts[len(shared) :])]
+    crossed = [(query, text) for query in asked[:_SHARED] for text in shared]
+    of_each, of_crossed = seconds(each), seconds(crossed)
+    beside = len(crossed) - len(shared)  # pairs whose documents are read for others
+    pair = max(0.0, of_crossed - of_each * len(shared) / len(each)) / beside if beside else 0.0
+    return TeacherSpeed(max(0.0, of_each / len(each) - pair), pair)
 
 
 def _products(dimension: int) -> float:

@@ -38,6 +38,7 @@ from mlr_rag.specializing.split import Split, split
 from mlr_rag.specializing.stages import Workspace
 from mlr_rag.specializing.teaching import Teaching, possible_recipes
 from mlr_rag.training.llm import LanguageModel, as_language_model
+from mlr_rag.training.mining.vectors import VectorCache
 from mlr_rag.training.teachers.teacher import Teacher, as_teacher
 
 logger = logging.getLogger(__name__)
@@ -103,14 +104,14 @@ def specialize(
     clock = Clock(options.budget)
     lock = lock_folder(options.work, ".lock", "Wait until it is done, or pass another work=.")
     try:
-        base = _open_model(model, corpus)
-        check_space(options.work, _CHECKPOINTS * _BYTES * sum(each.numel() for each in base.parameters()))
-        taught = None if teacher is None else _open_teacher(teacher)
-        writer = None if llm is None else as_language_model(llm)
-        measured = Probe.general() if probe is None else Probe(probe)
-        material = read_material(corpus, queries, qrels, base)
-        _check_use(writer, material)
         with closing(Workspace(options.work, partial(_tell, clock))) as place:
+            base = _open_model(model, corpus)
+            check_space(options.work, _CHECKPOINTS * _BYTES * sum(each.numel() for each in base.parameters()))
+            taught = None if teacher is None else _open_teacher(teacher, place.vectors)
+            writer = None if llm is None else as_language_model(llm)
+            measured = Probe.general() if probe is None else Probe(probe)
+            material = read_material(corpus, queries, qrels, base)
+            _check_use(writer, material)
             ground, generated = _prepare(base, material, writer, options, place, clock, taught is not None)
             choosing = _choosing(ground, options, place, clock, taught, measured)
             named = "extractive rules" if writer is None else writer.name
@@ -135,8 +136,8 @@ def _open_model(model: Any, corpus: Any) -> Any:
     return model
 
 
-def _open_teacher(source: Any) -> Teacher:
-    teacher = as_teacher(source)
+def _open_teacher(source: Any, vectors: VectorCache) -> Teacher:
+    teacher = as_teacher(source, vectors=vectors)
     if not teacher.fingerprint:  # which a mean that does not know its members' scales refuses to tell
         raise InvalidInputError(
             "the teacher has no fingerprint", found=type(teacher).__name__, expected="one to keep its scores under"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import pytest
 
-from mlr_rag.specializing.speed import TeacherSpeed, measure_teacher
+from mlr_rag.specializing.speed import measure_teacher
 from mlr_rag.training.teachers.scores import ScoreCache
 from mlr_rag.training.teachers.teacher import CallableTeacher
 
 CORPUS = {f"d{n}": f"text {n}" for n in range(200)}
 QUERIES = [f"query {n}" for n in range(50)]
+
+Score = Callable[[Sequence[tuple[str, str]]], list[float]]
 
 
 @pytest.fixture
@@ -22,41 +24,42 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def _embedder(now: list[float]) -> Callable[[list[tuple[str, str]]], list[float]]:
+def _working(now: list[float], document: float, pair: float) -> Score:
     read = set[str]()
 
-    def score(pairs: list[tuple[str, str]]) -> list[float]:
-        for _, text in pairs:
-            now[0] += 0.01 if text in read else 0.5
-            read.add(text)
+    def score(pairs: Sequence[tuple[str, str]]) -> list[float]:
+        now[0] += pair * len(pairs) + document * len({text for _, text in pairs} - read)
+        read.update(text for _, text in pairs)
         return [0.0] * len(pairs)
 
     return score
 
 
-def test_an_embedder_reads_a_document_once(clock: list[float]) -> None:
+@pytest.mark.parametrize(("document", "pair"), [(0.5, 0.0), (0.0, 0.1), (0.5, 0.01)])
+def test_what_a_document_and_what_a_pair_costs(clock: list[float], document: float, pair: float) -> None:
+    teacher = CallableTeacher(_working(clock, document, pair), "working")
     with ScoreCache() as cache:
-        found = measure_teacher(CallableTeacher(_embedder(clock), "embedder"), CORPUS, QUERIES, cache)
-    assert (found.new, found.read) == (pytest.approx(2), pytest.approx(100))
-    assert found.seconds(pairs=1300, documents=200) == pytest.approx(200 * 0.5 + 1100 * 0.01)
+        found = measure_teacher(teacher, CORPUS, QUERIES, cache)
+    assert (found.document, found.pair) == (pytest.approx(document), pytest.approx(pair))
+    assert found.seconds(pairs=1300, documents=200) == pytest.approx(200 * document + 1300 * pair)
 
 
-def test_of_what_is_known_nothing_is_asked_again(clock: list[float]) -> None:
+def test_what_is_known_takes_no_time(clock: list[float]) -> None:
     asked: list[int] = []
+    work = _working(clock, 0.5, 0.1)
 
-    def score(pairs: list[tuple[str, str]]) -> list[float]:
+    def score(pairs: Sequence[tuple[str, str]]) -> list[float]:
         asked.append(len(pairs))
-        return [0.0] * len(pairs)
+        return work(pairs)
 
     with ScoreCache() as cache:
-        for _ in range(2):
-            found = measure_teacher(CallableTeacher(score, "known"), CORPUS, QUERIES, cache)
-    assert sum(asked) == 64
-    assert found.seconds(pairs=10**6, documents=10**5) < 0.01
+        first, second = (measure_teacher(CallableTeacher(score, "known"), CORPUS, QUERIES, cache) for _ in range(2))
+    assert asked == [32, 64]
+    assert (first.pair, second.pair, second.document) == (pytest.approx(0.1), 0, 0)
 
 
 def test_one_query_and_two_documents_are_enough(clock: list[float]) -> None:
     with ScoreCache() as cache:
-        found = measure_teacher(CallableTeacher(_embedder(clock), "few"), {"a": "a", "b": "b"}, ["query"], cache)
-    assert isinstance(found, TeacherSpeed)
-    assert found.new == pytest.approx(2)
+        teacher = CallableTeacher(_working(clock, 0.5, 0.1), "few")
+        found = measure_teacher(teacher, {"a": "a", "b": "b"}, ["query"], cache)
+    assert found.seconds(pairs=10, documents=10) == pytest.approx(6)

@@ -250,6 +250,24 @@ def test_models_functions_and_lists_become_teachers(folder: Path, tiny_model_dir
     assert function.score(pairs_of(3)).tolist() == [1.0] * 3
 
 
+def test_whatever_embeds_keeps_its_vectors_where_it_is_told(
+    tiny_model_dir: Path, tiny_model: MLRModel, tmp_path: Path
+) -> None:
+    texts = len({*(q for q, _ in PAIRS)}) + len({*(p for _, p in PAIRS)})
+    stock = SentenceTransformer(str(tiny_model_dir), device="cpu")
+    constant = CallableTeacher(lambda pairs: [1.0] * len(pairs), "ones")
+    for number, source in enumerate((tiny_model, str(tiny_model_dir), stock, [tiny_model, constant])):
+        with VectorCache(tmp_path / f"{number}.db") as vectors:
+            teacher = as_teacher(source, vectors=vectors)
+            member = teacher.teachers[0] if isinstance(teacher, MeanTeacher) else teacher
+            member.score(PAIRS)
+            assert vectors._content.count() == texts
+    nameless = HashEncoder()
+    nameless.fingerprint = ""
+    assert len(as_teacher(nameless, "mine-1", tmp_path / "none.db").score(PAIRS)) == len(PAIRS)
+    assert not (tmp_path / "none.db").exists(), "nobody could tell whose vectors they are"
+
+
 def test_a_function_needs_a_fingerprint() -> None:
     with pytest.raises(InvalidInputError, match='fingerprint="my-scores-1"'):
         as_teacher(len)

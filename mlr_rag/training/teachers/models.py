@@ -94,15 +94,17 @@ class BiEncoderTeacher:
 
     Args:
         model: Whatever is an Encoder or can be made one (see mlr_rag.encoders), or a name or folder.
-        vectors: Where vectors are looked up, and kept.
+        vectors: Where vectors are looked up, and kept; for those of embeddings without a fingerprint, None.
         fingerprint: Of embeddings that have none of their own.
-    """
 
-    batch = 16384  # a passage is encoded once a call
+    Attributes:
+        batch: Pairs to ask it for at once: more where a passage is encoded anew in every call.
+    """
 
     def __init__(self, model: Any, vectors: VectorCache | str | Path | None = None, fingerprint: str = "") -> None:
         self.encoder: Encoder = open_encoder(model)
         self._vectors, self._fingerprint = open_cache(VectorCache, vectors), fingerprint
+        self.batch = 16384 if vectors is None else 1024
 
     @property
     def fingerprint(self) -> str:

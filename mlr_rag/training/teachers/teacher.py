@@ -8,9 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mlr_rag.encoders import as_encoder
 from mlr_rag.errors import InvalidInputError
 from mlr_rag.model.names import resolve
 from mlr_rag.training.cache import open_cache
+from mlr_rag.training.mining.vectors import VectorCache
 from mlr_rag.training.teachers.scores import Pair, ScoreCache, Scores
 
 
@@ -132,7 +134,7 @@ def scored(
     return known.score(as_teacher(source), pairs, show_progress=show_progress) if pairs else np.empty(0)
 
 
-def as_teacher(source: Any, fingerprint: str = "") -> Teacher:
+def as_teacher(source: Any, fingerprint: str = "", vectors: VectorCache | str | Path | None = None) -> Teacher:
     """The Teacher that something is, or can be.
 
     Args:
@@ -141,6 +143,7 @@ def as_teacher(source: Any, fingerprint: str = "") -> Teacher:
             pairs.
         fingerprint: Of what has none of its own (a function, embeddings, an LLM): a name that you change whenever the
             scores change.
+        vectors: Where an embedding model's vectors are kept, if it has a fingerprint of its own.
 
     Raises:
         InvalidInputError: it is none of these, or lacks a fingerprint.
@@ -149,16 +152,17 @@ def as_teacher(source: Any, fingerprint: str = "") -> Teacher:
     from mlr_rag.training.teachers.models import BiEncoderTeacher, CrossEncoderTeacher, is_cross_encoder
 
     if isinstance(source, (str, Path)):
-        return CrossEncoderTeacher(source) if is_cross_encoder(resolve(source)) else BiEncoderTeacher(source)
+        return CrossEncoderTeacher(source) if is_cross_encoder(resolve(source)) else BiEncoderTeacher(source, vectors)
     if isinstance(source, (list, tuple)):
-        return MeanTeacher(source)
+        return MeanTeacher([as_teacher(each, vectors=vectors) for each in source])
     if hasattr(source, "truncation") and hasattr(source, "score"):
         teacher: Teacher = source
         return teacher
     if hasattr(source, "predict") and hasattr(source, "num_labels"):
         return CrossEncoderTeacher(source)
     if hasattr(source, "encode_query") or hasattr(source, "embed_query") or hasattr(source, "_get_query_embedding"):
-        return BiEncoderTeacher(source, fingerprint=fingerprint)
+        encoder = as_encoder(source)
+        return BiEncoderTeacher(encoder, vectors if encoder.fingerprint else None, fingerprint)
     if hasattr(source, "invoke"):
         return LLMJudge.langchain(source, name=fingerprint)
     if hasattr(source, "complete") and hasattr(source, "metadata"):
