@@ -41,6 +41,7 @@ SECTIONS = (
     "gradcache",
     "score_cache",
     "specialize",
+    "rules_queries",
     "specialize_kill",
     "guard",
     "query_only",

@@ -110,7 +110,7 @@ class Learning:
         return done, made[0]
 
     def _pace(self, steps: int, evaluations: int) -> Pace:
-        return Pace(steps, evaluations, BATCH, _RATE, None, self.gathered.options.seed)
+        return Pace(steps, evaluations, BATCH, _RATE, self.gathered.options.seed)
 
     def _needs(self, recipe: Recipe, pace: Pace) -> list[Any]:
         """What a run depends on: of the teacher only where it is learned from, or has left out lists."""

@@ -60,7 +60,6 @@ class Pace:
         evaluations: How often the dev queries choose a checkpoint.
         batch: Lists in a step.
         rate: The highest learning rate.
-        tokens: Of a passage, that are read in training; None for as many as the model reads.
         seed: Of the order of the lists.
     """
 
@@ -68,7 +67,6 @@ class Pace:
     evaluations: int
     batch: int
     rate: float
-    tokens: int | None
     seed: int
 
 
@@ -94,9 +92,6 @@ def train(
     """
     started = time.perf_counter()
     model = copy.deepcopy(base)
-    whole = model.max_seq_length
-    if pace.tokens is not None:
-        model.max_seq_length = min(whole, pace.tokens)
     usable, _ = check_lists(lists, objective.needs_positives, objective.needs_teacher)
     args = MLRTrainingArguments(
         str(folder),
@@ -111,24 +106,5 @@ def train(
         seed=pace.seed,
     )
     loss = ListLoss(model, objective)
-    result = MLRTrainer(model, usable, loss, args, _AtFullLength(evaluator, whole)).train()
-    model.max_seq_length = whole
+    result = MLRTrainer(model, usable, loss, args, evaluator).train()
     return model, result, time.perf_counter() - started
-
-
-class _AtFullLength(DevEvaluator):
-    """The same evaluator, of a model that is trained on shorter passages than it will be used with."""
-
-    def __init__(self, evaluator: DevEvaluator, tokens: int) -> None:
-        BaseEvaluator.__init__(self)  # type: ignore[no-untyped-call]
-        self._dev, self._tokens = evaluator, tokens
-        self.primary_metric, self.fingerprint = evaluator.primary_metric, evaluator.fingerprint
-        self.name = evaluator.name
-
-    def measure(self, model: Any) -> float:
-        """nDCG@10."""
-        shorter, model.max_seq_length = model.max_seq_length, self._tokens
-        try:
-            return self._dev.measure(model)
-        finally:
-            model.max_seq_length = shorter
