@@ -23,7 +23,7 @@ from mlr_rag.training.mining.consistency import confident, consistent, teacher_a
 
 ROUND_TRIP = 20  # the last rank at which a generated query may find its document
 SCORED = 12  # candidates that the teacher scores
-_BELIEVED = 0.5  # of generated queries, about
+UNSCORED = "not scored by the teacher"
 _WHOLE = 200  # passages in a list of the query adapter's: room for 100 that are relevant
 
 
@@ -86,13 +86,12 @@ class Gathering:
         searching, teaching = self.searching, self.teaching
         recipes = teaching.recipes
         speed = teaching.speed if any(recipe.needs_teacher for recipe in recipes) else None
-        believed = _BELIEVED if self.ground.generated else 1.0
 
         def work() -> Plan:
             return make_plan(
                 self.clock.left, searching.speed, len(self.ground.corpus), len(searching.sought),
                 len(self.entries.queries), len(recipes), self.adapters,
-                None if speed is None else partial(self._scoring, speed), believed if teaching.alone else None,
+                None if speed is None else partial(self._scoring, speed), teaching.alone, self.ground.generated,
             )  # fmt: skip
 
         names = [recipe.name for recipe in recipes]
@@ -168,7 +167,7 @@ class Gathering:
                 expected="a query, of whose candidates it prefers the document",
                 remedy="Pass queries of your own, have a language model write them (llm=), or take another teacher.",
             )
-        return lists, {**counts, "not scored by the teacher": len(unscored)}
+        return lists, {**counts, UNSCORED: len(unscored)}
 
     def whole_lists(self, documents: Mapping[str, str]) -> list[TrainingList]:
         """A list of each training query with all of these that are relevant: every other one is a negative.

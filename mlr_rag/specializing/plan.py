@@ -13,6 +13,8 @@ from mlr_rag.specializing.speed import Speed
 BATCH = 32  # lists in a step
 EPOCHS = 4.0  # more passes over the same lists bring next to nothing
 LENGTHS, _PASSES = (8, 5, 3, 2), 2  # passages in a list: as many as leave time for two passes over all lists
+_MADE_EPOCHS, _MADE_LENGTH = 2.0, 5  # where a teacher grades generated queries: rather more of them
+_BELIEVED = 0.5  # of these, about
 ADAPTER_EPOCHS = 10
 _LEAST_STEPS = 10
 SEARCH = 0.3  # of what is left when the speed is known: for encoding the documents among which candidates are sought
@@ -34,6 +36,7 @@ class Plan:
         scored: Train queries whose candidates the teacher scores.
         lists: Training lists.
         length: Passages in a list.
+        epochs: Passes over the lists, at the most.
         evaluations: How often the dev queries are asked in the run.
         adapter_epochs: Passes over the lists for a query adapter; 0 where there is no time for one.
         beside: Seconds that all of it should take but scores and training.
@@ -46,6 +49,7 @@ class Plan:
     scored: int
     lists: int
     length: int
+    epochs: float
     evaluations: int
     adapter_epochs: int
     beside: float
@@ -103,7 +107,8 @@ def make_plan(
     candidates: int,
     adapters: int,
     scoring: Callable[[int], float] | None = None,
-    believed: float | None = None,
+    alone: bool = False,
+    generated: bool = False,
 ) -> Plan:
     """Divide the time that is left.
 
@@ -116,7 +121,8 @@ def make_plan(
         candidates: Objectives to be tried; 0 where only a query adapter is to be trained.
         adapters: Query adapters to be trained.
         scoring: Seconds in which a teacher scores the candidates of so many lists; None without one.
-        believed: Where nothing else is learned from than these scores: the share that passes the teacher's filter.
+        alone: Whether nothing else is learned from than these scores.
+        generated: Whether the teacher leaves out queries that it does not believe in.
     """
     left_out, left = [], left * _SAFETY
     if sought < documents:
@@ -125,41 +131,45 @@ def make_plan(
     test = min(sought, _at_least(500, left * _TEST * speed.encode))
     if test < documents:
         left_out.append(f"The test queries search {test:,} of {documents:,} documents.")
-    share, least = (_ADAPTER, 0) if candidates else (_ALONE, 1)
-    an_epoch = (
-        lists * (sought + (test if adapters > 1 else 0)) / speed.products
-    )  # of the base's, and of the tuned one's
-    epochs = min(ADAPTER_EPOCHS, _at_least(least, left * share / an_epoch)) if adapters else 0
-    if adapters and epochs < ADAPTER_EPOCHS:
-        left_out.append(f"A query adapter passes {epochs} times over the lists, and not {ADAPTER_EPOCHS}.")
+    part, least = (_ADAPTER, 0) if candidates else (_ALONE, 1)
+    against = sought + (test if adapters > 1 else 0)  # the base's adapter, and the tuned model's
+    an_epoch = lists * against / speed.products
+    adapting = min(ADAPTER_EPOCHS, _at_least(least, left * part / an_epoch)) if adapters else 0
+    if adapters and adapting < ADAPTER_EPOCHS:
+        left_out.append(f"A query adapter passes {adapting} times over the lists, and not {ADAPTER_EPOCHS}.")
     tries = candidates if candidates > 1 else 0
     evaluations, mixtures = (_EVALUATIONS, _MIXTURES) if candidates else (0, 0)
-    adapted = adapters if epochs else 0
+    adapted = adapters if adapting else 0
     measured = 1 + mixtures + adapted  # models, beside those of the runs
     encoded = (evaluations + tries + measured) * dev + test
-    beside = encoded / speed.encode + (measured * _PROBE + adapted * lists) / speed.ask + epochs * an_epoch
+    beside = encoded / speed.encode + (measured * _PROBE + adapted * lists) / speed.ask + adapting * an_epoch
     scored, spent, learned = 0, beside, lists
     if scoring is not None:
-        a_list = 0.0 if believed is None else _PASSES * believed * LENGTHS[0] / speed.train
-        most = left * _SCORE if believed is None else left - beside
+        share = _BELIEVED if generated else 1.0
+        a_list = share * _MADE_LENGTH / speed.train if alone else 0.0  # in one pass
+        most = left - beside if alone else left * _SCORE
         scored = max(1, bisect(range(lists + 1), most, key=lambda count: scoring(count) + count * a_list) - 1)
         if scored < lists:
             left_out.append(f"The teacher scores the candidates of {scored:,} of {lists:,} queries.")
         spent += scoring(scored)
-        learned = lists if believed is None else max(1, int(scored * believed))
+        learned = max(1, int(scored * share)) if alone else lists
     rest = max(0.0, left - spent)
     passages = rest * (1 - tries * _TRIAL) * speed.train
-    length = next((length for length in LENGTHS if passages >= _PASSES * learned * length), LENGTHS[-1])
+    epochs, length = _MADE_EPOCHS, _MADE_LENGTH
+    if not (alone and generated):
+        epochs = EPOCHS
+        length = next((length for length in LENGTHS if passages >= _PASSES * learned * length), LENGTHS[-1])
     a_step = BATCH * length / speed.train
-    schedule = _schedule(rest, learned, candidates, a_step)
+    schedule = _schedule(rest, learned, epochs, candidates, a_step)
     return Plan(
         dev_documents=dev,
         test_documents=test,
         scored=scored,
         lists=learned,
         length=length,
+        epochs=epochs,
         evaluations=evaluations,
-        adapter_epochs=epochs,
+        adapter_epochs=adapting,
         beside=round(beside, 1),
         seconds=round(spent + (schedule.steps + tries * schedule.trial_steps) * a_step, 1),
         left_out=tuple(left_out),
@@ -176,19 +186,19 @@ def make_schedule(left: float, plan: Plan, lists: int, candidates: int, a_step: 
         candidates: Objectives to be tried, one or more.
         a_step: Seconds of a step.
     """
-    return _schedule(max(0.0, left * _SAFETY - plan.beside), lists, candidates, a_step)
+    return _schedule(max(0.0, left * _SAFETY - plan.beside), lists, plan.epochs, candidates, a_step)
 
 
-def _schedule(rest: float, lists: int, candidates: int, a_step: float) -> Schedule:
+def _schedule(rest: float, lists: int, epochs: float, candidates: int, a_step: float) -> Schedule:
     if not candidates:
         return Schedule(0, 0, ())
     tries, affordable = candidates if candidates > 1 else 0, rest / a_step
-    wanted, left_out = math.ceil(EPOCHS * lists / BATCH), tuple[str, ...]()
+    wanted, left_out = math.ceil(epochs * lists / BATCH), tuple[str, ...]()
     trial_steps = _at_least(_LEAST_STEPS, _TRIAL * affordable) if tries else 0
     steps = min(wanted, _at_least(_LEAST_STEPS, affordable - tries * trial_steps))
     if steps < wanted:
         passes = steps * BATCH / lists
-        left_out = (f"Training passes {passes:.2g} times over {lists:,} lists, and not {EPOCHS:g}.",)
+        left_out = (f"Training passes {passes:.2g} times over {lists:,} lists, and not {epochs:g}.",)
     return Schedule(min(trial_steps, math.ceil(steps / 3)), steps, left_out)
 
 

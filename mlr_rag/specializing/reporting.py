@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlr_rag.specializing.choosing import Choosing
-from mlr_rag.specializing.gathering import ROUND_TRIP, Gathering
+from mlr_rag.specializing.gathering import ROUND_TRIP, UNSCORED, Gathering
 from mlr_rag.specializing.guard import Decision
 from mlr_rag.specializing.learning import Learning
 from mlr_rag.specializing.material import Material
@@ -23,7 +23,7 @@ from mlr_rag.specializing.report import data
 from mlr_rag.training.lists import beginning
 
 _PROGRAMS = ("mlr-rag", "__main__.py")
-_NO_LOSS = ("queries", "lists", "positives_added")
+_NO_LIST = ("blank_queries", "without_positives", "too_short", UNSCORED)  # why an entry has none
 _PACKAGES = ("mlr-rag", "sentence-transformers", "torch", "transformers", "ir-measures")
 
 
@@ -248,7 +248,7 @@ def _lineage(gathered: Gathering, material: Material, generated: GeneratedQuerie
         left = {"the teacher prefers another passage, or finds none good": len(gathered.doubted)}
         steps.append(data.Step(name="teacher", unit="pairs", before=entries, after=after, left_out=left))
         entries = after
-    reasons = {reason.replace("_", " "): n for reason, n in counts.items() if reason not in _NO_LOSS}
+    reasons = {reason.replace("_", " "): n for reason, n in counts.items() if reason in _NO_LIST}
     steps.append(data.Step(name="lists", unit="lists", before=entries, after=len(lists), left_out=_counted(reasons)))
     return tuple(steps)
 

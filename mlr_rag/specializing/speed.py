@@ -23,7 +23,7 @@ from mlr_rag.training.trainer.attention import plain_attention
 
 _TEXTS, _LISTS, _LENGTH = 96, 16, 3
 _QUERIES, _DOCUMENTS, _TIMES = 64, 4096, 3
-_READ, _SHARED = 32, 8  # documents of which a teacher scores one pair, and several
+_ASKED, _READ, _SHARED = 8, 48, 8  # queries, and documents of which a teacher scores one pair, and a pair with each
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def measure_teacher(
     draw = random.Random(seed)  # noqa: S311
     texts = sorted(set(corpus.values()))
     texts = draw.sample(texts, min(_READ + _SHARED, len(texts)))
-    asked = draw.sample(queries, min(_READ, len(queries)))
+    asked = draw.sample(queries, min(_ASKED, len(queries)))
     shared = texts[: min(_SHARED, len(texts) // 2)]
 
     def seconds(pairs: list[Pair]) -> float:
@@ -136,7 +136,7 @@ def measure_teacher(
         return time.perf_counter() - started
 
     each = [(asked[number % len(asked)], text) for number, text in enumerate(texts[len(shared) :])]
-    crossed = [(query, text) for query in asked[:_SHARED] for text in shared]
+    crossed = [(query, text) for query in asked for text in shared]
     of_each, of_crossed = seconds(each), seconds(crossed)
     beside = len(crossed) - len(shared)  # pairs whose documents are read for others
     pair = max(0.0, of_crossed - of_each * len(shared) / len(each)) / beside if beside else 0.0

@@ -50,12 +50,14 @@ def test_where_nothing_else_is_learned_from_scores_and_training_fill_the_time():
         "adapters": 0,
         "scoring": _five_a_second,
     }
-    beside, alone = (make_plan(900, SPEED, **sizes, believed=share) for share in (None, 0.5))
+    beside, alone = (make_plan(900, SPEED, **sizes, alone=alone, generated=True) for alone in (False, True))
     assert beside.scored == int(0.3 * 900 * 0.97 * 5)
     assert (beside.lists, alone.lists) == (50_000, alone.scored // 2)
-    assert alone.length == 8
-    assert alone.beside + alone.scored / 5 + 2 * alone.lists * 8 / SPEED.train == pytest.approx(900 * 0.97, abs=1)
-    assert make_plan(900, SPEED, **sizes | {"lists": 100}, believed=0.5).scored == 100
+    assert (alone.length, alone.epochs) == (5, 2)
+    assert alone.beside + alone.scored / 5 + alone.lists * 5 / SPEED.train == pytest.approx(900 * 0.97, abs=1)
+    few = make_plan(900, SPEED, **sizes | {"lists": 100}, alone=True, generated=True)
+    assert make_schedule(900, few, 50, 1, a_step=1.0).steps == math.ceil(2 * 50 / BATCH)
+    assert few.scored == 100
 
 
 def test_one_candidate_needs_no_trial_and_no_teacher_no_scores():

@@ -54,7 +54,7 @@ def test_what_is_known_takes_no_time(clock: list[float]) -> None:
 
     with ScoreCache() as cache:
         first, second = (measure_teacher(CallableTeacher(score, "known"), CORPUS, QUERIES, cache) for _ in range(2))
-    assert asked == [32, 64]
+    assert asked == [48, 64]
     assert (first.pair, second.pair, second.document) == (pytest.approx(0.1), 0, 0)
 
 
