@@ -101,7 +101,7 @@ class Setting:
         """The three figures of a model."""
         half = HalfPrecision(model)
         values = self.people.per_query(half)
-        return Measured(sum(values.values()) / len(values), self.rules.measure(model), probe.measure(half).ndcg)
+        return Measured(sum(values.values()) / len(values), self.rules.measure(model), probe.measure(half))
 
     def fine_tune(self, way: str, scores: Run) -> MLRModel:
         """The base after STEPS steps: of its checkpoints the best by held-out queries by rules."""

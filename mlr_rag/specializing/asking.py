@@ -59,7 +59,7 @@ def make_queries(
         return write_queries(corpus, None, language_model, wanted, cache=replies, seed=seed, seconds=seconds)
 
     named = None if language_model is None else language_model.name
-    needs = [material.fingerprint, named, clock.budget, seed, taught and language_model is None]
+    needs = [material.fingerprint, named, clock.budget if named else None, seed, taught and named is None]
     done = work.stage("queries", needs, GeneratedQueries, made)
     if len(done.value.queries) < _NEEDED:
         reasons = "".join(f", {reason}: {count:,}" for reason, count in done.value.dropped.items())

@@ -79,7 +79,7 @@ class Choosing:
     @cached_property
     def tuned(self) -> list[Candidate]:
         """The tuned weights, then less and less of them, until one keeps general knowledge and less is worse on dev."""
-        if not self.gathered.teaching.recipes:
+        if not self.gathered.recipes:
             return []
         done, model = self.learning.trained
 
@@ -107,10 +107,7 @@ class Choosing:
         if not gathered.plan.adapter_epochs:
             return []
         kept = sorted(filter(self._keeps, self.tuned), key=lambda each: -each.dev)
-        starts = [
-            (self.base, gathered.searching.sought),
-            *((each, self.learning.measuring.searched) for each in kept[:1]),
-        ]
+        starts = [(self.base, gathered.searching.sought), *((each, gathered.searched) for each in kept[:1])]
         return [each for start, documents in starts for each in self._adapted(start, documents)]
 
     @cached_property
@@ -160,7 +157,7 @@ class Choosing:
         return bool(self.base.probe - measured.probe <= TOLERANCE)
 
     def _measure(self, model: Any) -> Measured:
-        return Measured(self.learning.evaluator.measure(model), self.probe.measure(HalfPrecision(model)).ndcg)
+        return Measured(self.learning.evaluator.measure(model), self.probe.measure(HalfPrecision(model)))
 
 
 def _set(model: Any, weights: Mapping[str, list[list[float]]], share: float) -> Any:

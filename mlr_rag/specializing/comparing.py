@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from mlr_rag.evaluation.metrics import DEPTH, MEASURES, query_metrics
-from mlr_rag.evaluation.significance import detectable, interval, paired_bootstrap, paired_randomization, spread
+from mlr_rag.evaluation.significance import detectable, interval, paired_test, spread
 from mlr_rag.specializing.finding import find
 from mlr_rag.specializing.material import Judged
 from mlr_rag.specializing.precision import HalfPrecision
@@ -51,11 +50,6 @@ def compare(
     of_query = [groups[id] for id in ids]
     count = len(set(of_query))
     spreads = spread([score.difference for score in scores], of_query) if count > 1 else None
-    asked = {(score.id, score.text) for score in scores}
-    before_this = sum(
-        found.ties < found.queries and {(score.id, score.text) for score in found.per_query} == asked
-        for found in earlier
-    )
     return Comparison(
         metrics={
             name: _metric([before[name][id] for id in ids], [after[name][id] for id in ids], of_query)
@@ -66,13 +60,24 @@ def compare(
         hurt=tuple(_example(score, test, corpus, runs) for score in hurt),
         detectable=None if spreads is None else detectable(len(ids), spreads),
         groups=count if count < len(ids) else None,
-        looks=1 + before_this,
+        looks=1 + len(_others(scores, earlier)),
     )
 
 
+def _others(scores: Sequence[QueryScore], earlier: Iterable[Comparison]) -> set[tuple[tuple[str, float], ...]]:
+    """Other candidates that half of these queries, or more, have been asked with, by what they came to."""
+    asked = {(score.id, score.text) for score in scores}
+    candidates = {
+        tuple((score.id, score.specialized) for score in found.per_query)
+        for found in earlier
+        if found.ties < found.queries
+        and 2 * len(asked & {(score.id, score.text) for score in found.per_query}) >= len(asked)
+    }
+    return candidates - {tuple((score.id, score.specialized) for score in scores)}
+
+
 def _metric(base: Sequence[float], specialized: Sequence[float], groups: Sequence[int]) -> Metric:
-    found = paired_bootstrap(specialized, base, groups)
-    tested = replace(found, p=paired_randomization(specialized, base, groups))  # the guard's test
+    tested = paired_test(specialized, base, groups)  # the guard's
     return Metric(base=interval(base, groups), specialized=interval(specialized, groups), difference=tested)
 
 

@@ -11,7 +11,9 @@ from typing import Any, Literal
 import numpy as np
 
 from mlr_rag.evaluation.metrics import Qrels, Run, query_metrics
-from mlr_rag.evaluation.significance import Difference, paired_bootstrap
+from mlr_rag.evaluation.significance import Difference, paired_test
+from mlr_rag.specializing.independent import independent_groups
+from mlr_rag.specializing.material import Judged
 from mlr_rag.specializing.recipes import TEMPERATURE
 from mlr_rag.training.mining.candidates import score_candidates
 from mlr_rag.training.teachers.scores import ScoreCache
@@ -111,7 +113,10 @@ def examine(
     }
     values = {name: [of_query[id] for id in asked] for name, of_query in found.items()}
     means = {name: float(np.mean(of_name)) for name, of_name in values.items()}
-    against, by_words = (paired_bootstrap(values["teacher"], values[rival]) for rival in ("student", "bm25"))
+    of_asked = Judged({id: queries[id] for id in asked}, {id: dict(qrels[id]) for id in asked})
+    groups = independent_groups(of_asked, {id: id for id in corpus})
+    alike = [groups[id] for id in asked]
+    against, by_words = (paired_test(values["teacher"], values[rival], alike) for rival in ("student", "bm25"))
     finding: Literal["better", "unsure", "worse"] = "unsure"
     if against.p < _LEVEL:
         finding = "better" if against.mean > 0 else "worse"

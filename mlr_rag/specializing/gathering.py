@@ -12,7 +12,9 @@ from typing import Any
 from mlr_rag.errors import InvalidInputError
 from mlr_rag.specializing.lists import Entries, make_entries
 from mlr_rag.specializing.material import Judged
+from mlr_rag.specializing.measuring import Measuring
 from mlr_rag.specializing.plan import Plan, make_plan
+from mlr_rag.specializing.recipes import Recipe
 from mlr_rag.specializing.speed import TeacherSpeed
 from mlr_rag.specializing.stages import Done
 from mlr_rag.specializing.teaching import Teaching
@@ -37,7 +39,7 @@ class Gathering:
     def __init__(self, teaching: Teaching) -> None:
         self.teaching, self.searching = teaching, teaching.searching
         self.ground, self.options, self.work = teaching.ground, teaching.options, teaching.work
-        self.clock = teaching.searching.clock
+        self.clock, self.measuring = teaching.searching.clock, Measuring(teaching.searching)
 
     @property
     def adapters(self) -> int:
@@ -83,19 +85,20 @@ class Gathering:
     @cached_property
     def plan(self) -> Plan:
         """What fits into the budget."""
-        searching, teaching = self.searching, self.teaching
+        searching, teaching, measuring = self.searching, self.teaching, self.measuring
         recipes = teaching.recipes
         speed = teaching.speed if any(recipe.needs_teacher for recipe in recipes) else None
 
         def work() -> Plan:
             return make_plan(
                 self.clock.left, searching.speed, len(self.ground.corpus), len(searching.sought),
-                len(self.entries.queries), len(recipes), self.adapters,
+                measuring.least, len(measuring.held), len(self.entries.queries), len(recipes), self.adapters,
                 None if speed is None else partial(self._scoring, speed), teaching.alone, self.ground.generated,
             )  # fmt: skip
 
         names = [recipe.name for recipe in recipes]
-        needs = [searching.found.key, self.options.budget, names, None if speed is None else asdict(speed)]
+        speeds = [asdict(searching.speed), None if speed is None else asdict(speed)]
+        needs = [searching.found.key, self.options.budget, names, *speeds]
         return self.work.stage("plan", needs, Plan, work).value
 
     @cached_property
@@ -159,15 +162,26 @@ class Gathering:
         scores, alone = {} if self.scored is None else self.scored.value, self.teaching.alone
         unscored = self.entries.queries.keys() - scores.keys() if alone else set[str]()
         lists, counts = self.entries.without(self.doubted | unscored).lists(scores, self.plan.length)
-        if alone and not check_lists(lists, teacher=True)[0]:
+        if self.teaching.recipes and not (check_lists(lists, teacher=True)[0] if alone else lists):
+            doubts = f", of which the teacher doubts {len(self.doubted):,} and grades the candidates of no other one"
             raise InvalidInputError(
-                "the teacher leaves nothing to train on",
-                found=f"it doubts {len(self.doubted):,} of {len(self.entries.queries):,} queries and their documents, "
-                "and scores the candidates of the others alike",
-                expected="a query, of whose candidates it prefers the document",
+                "nothing is left to train on",
+                found=f"{len(self.entries.queries):,} queries and their documents{doubts if scores else ''}",
+                expected="a query and other passages that its document is to be told from",
                 remedy="Pass queries of your own, have a language model write them (llm=), or take another teacher.",
             )
         return lists, {**counts, UNSCORED: len(unscored)}
+
+    @cached_property
+    def searched(self) -> dict[str, str]:
+        """The documents that test queries search, and an adapter of a tuned model."""
+        return self.measuring.searched(self.plan.test_documents)
+
+    @cached_property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """The objectives to try, but for those that need a teacher where it grades nothing."""
+        graded = bool(check_lists(self.lists[0], teacher=True)[0])
+        return tuple(recipe for recipe in self.teaching.recipes if graded or not recipe.needs_teacher)
 
     def whole_lists(self, documents: Mapping[str, str]) -> list[TrainingList]:
         """A list of each training query with all of these that are relevant: every other one is a negative.

@@ -79,14 +79,17 @@ def decide(
         f"{'within' if kept else 'beyond'} the tolerance of {tolerance:.3f}."
     )
     advice = []
-    if not better:
+    if mean > 0 and looks > 1 and 2.0 ** (1 - independent) * looks >= level:
+        advice.append(
+            f"Judge queries about other passages: {independent}{' groups' if within else ''} can prove one candidate, "
+            "and these have been asked with another one before."
+        )
+    elif not better:
         more = "More held-out queries, of passages that none of these asks for" if within else "More held-out queries"
         seen = smallest is not None and smallest >= _SEEN
         advice.append(
             f"{more}: with {n:,}{within} only differences over {smallest:.2f} can be seen." if seen else f"{more}."
         )
     if not kept:
-        advice.append(
-            "A lower learning rate or fewer steps; or objective='queries', which leaves every document alone."
-        )
+        advice.append("objective='queries' leaves every document alone, and forgets nothing of them.")
     return Decision(better and kept, p, smallest, tuple(reasons), tuple(advice))

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from mlr_rag.documents import beginning
 from mlr_rag.errors import InvalidInputError
 from mlr_rag.evaluation.collection import Collection
+from mlr_rag.folders import resolved
 from mlr_rag.reading.files import LINES, TABLES
 from mlr_rag.specializing.corpora import is_collection
 from mlr_rag.specializing.lines import broken, json_lines, rows
@@ -102,6 +103,9 @@ def _known(
         if not queries[id].strip():
             notes["blank queries"] += 1
             continue
+        if not (_is_storable(id) and _is_storable(queries[id])):
+            notes["queries with half a character in them"] += 1
+            continue
         name = names.setdefault(normalized(queries[id]), id)
         notes["queries that were joined with an equal one"] += name != id
         grades = joined.setdefault(name, {})
@@ -112,6 +116,11 @@ def _known(
             for one in ids:
                 grades[one] = max(grade, grades.get(one, grade))
     return {name: queries[name] for name in joined}, joined
+
+
+def _is_storable(text: str) -> bool:
+    """Whether it holds no half of a character, as texts do that were cut in the midst of an emoji."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _worth_asking(queries: Queries, qrels: Qrels, notes: Counter[str]) -> tuple[Queries, Qrels]:
@@ -155,7 +164,7 @@ def _of_mapping(queries: Mapping[Any, Any], qrels: Any) -> tuple[Queries, Qrels]
 
 
 def _of_path(path: Path) -> dict[str, tuple[Queries, Qrels]]:
-    if not path.exists():
+    if not resolved(path).exists():
         raise InvalidInputError(f"no queries at {path}", expected=_FORMS, remedy="Check the path.")
     if path.is_dir() or is_collection(path):
         return _of_collection(path)

@@ -10,7 +10,6 @@ from typing import Any
 
 from mlr_rag.evaluation.evaluator import RetrievalEvaluator
 from mlr_rag.specializing.gathering import Gathering
-from mlr_rag.specializing.measuring import Measuring
 from mlr_rag.specializing.plan import BATCH, Schedule, make_schedule
 from mlr_rag.specializing.recipes import Recipe
 from mlr_rag.specializing.running import DevEvaluator, Pace, train
@@ -41,35 +40,36 @@ class Learning:
 
     def __init__(self, gathered: Gathering) -> None:
         self.gathered, self.teaching, self.work = gathered, gathered.teaching, gathered.work
-        self.measuring = Measuring(gathered)
 
     @cached_property
     def evaluator(self) -> DevEvaluator:
         """Measures a model by dev queries over the pool."""
-        dev = self.measuring.dev
-        return DevEvaluator(RetrievalEvaluator(dev.queries, dev.qrels, self.measuring.pool))
+        measuring, room = self.gathered.measuring, self.gathered.plan.dev_documents
+        dev = measuring.dev(room)
+        return DevEvaluator(RetrievalEvaluator(dev.queries, dev.qrels, measuring.pool(room)))
 
     @cached_property
     def schedule(self) -> Schedule:
         """How long is trained, by the time that a few steps take."""
         gathered = self.gathered
-        if not self.teaching.recipes:
+        if not self.gathered.recipes:
             return Schedule(0, 0, ())
         lists, scored, options = gathered.lists[0], gathered.scored, gathered.options
 
         def work() -> Schedule:
             few = random.Random(options.seed).sample(lists, min(BATCH, len(lists)))  # noqa: S311
             a_step = 1.0 if options.budget is None else measure_step(gathered.ground.base, few)
-            return make_schedule(gathered.clock.left, gathered.plan, len(lists), len(self.teaching.recipes), a_step)
+            return make_schedule(gathered.clock.left, gathered.plan, len(lists), len(self.gathered.recipes), a_step)
 
-        names = [recipe.name for recipe in self.teaching.recipes]
-        needs = [*gathered.basis, options.budget, names, None if scored is None else scored.key]
+        names = [recipe.name for recipe in self.gathered.recipes]
+        device = gathered.ground.base.device.type
+        needs = [*gathered.basis, options.budget, names, None if scored is None else scored.key, device]
         return self.work.stage("schedule", needs, Schedule, work).value
 
     @cached_property
     def trials(self) -> list[Done[TrialResult]]:
         """A short run of each objective, where there are several."""
-        recipes = self.teaching.recipes
+        recipes = self.gathered.recipes
         if len(recipes) < 2:
             return []
         pace = self._pace(self.schedule.trial_steps, 1)
@@ -89,9 +89,9 @@ class Learning:
     def recipe(self) -> Recipe:
         """The one that did best on dev in its trial; the simplest of equals."""
         if not self.trials:
-            return self.teaching.recipes[0]
+            return self.gathered.recipes[0]
         after = [done.value.after for done in self.trials]
-        return self.teaching.recipes[after.index(max(after))]
+        return self.gathered.recipes[after.index(max(after))]
 
     @cached_property
     def trained(self) -> tuple[Done[TrainingResult], Any]:

@@ -12,7 +12,7 @@ from mlr_rag.folders import check_space, resolved
 from mlr_rag.specializing.budget import parse_budget
 from mlr_rag.specializing.corpora import is_collection
 from mlr_rag.specializing.output import is_ours
-from mlr_rag.specializing.recipes import RECIPES
+from mlr_rag.specializing.recipes import RECIPES, Recipe
 
 _WORK = ".mlr-rag"  # beside the output: runs with outputs in one folder share what they have in common
 _SPACE = 1 << 30  # checkpoints and vectors
@@ -29,6 +29,7 @@ class Options:
         objective: The name of a recipe, "queries" for a query adapter alone, or None to find out which.
         teacher_temperature: None for the one that the doctor proposes.
         seed: Of every choice.
+        call: The command or the Python call, to make it again.
     """
 
     output: Path
@@ -37,6 +38,7 @@ class Options:
     objective: str | None
     teacher_temperature: float | None
     seed: int
+    call: str = ""
 
 
 def check_options(
@@ -65,8 +67,15 @@ def check_options(
     known = [recipe.name for recipe in RECIPES] + ["queries"]
     if objective is not None and objective not in known:
         raise InvalidInputError("an unknown objective", found=objective, expected=f"{' | '.join(known)}, or None")
-    if teacher is None and any(recipe.name == objective and recipe.needs_teacher for recipe in RECIPES):
+    if teacher is None and any(_taught(recipe, objective) for recipe in RECIPES):
         raise InvalidInputError(f"{objective} learns from a teacher", expected="teacher=", found=None)
+    if teacher is not None and objective is not None and not any(_taught(recipe, objective) for recipe in RECIPES):
+        raise InvalidInputError(
+            f"a teacher, and objective={objective!r} learns from none",
+            found=f"teacher={teacher!r:.80}",
+            expected="an objective that does, or None",
+            remedy="Leave out one of the two.",
+        )
     _check_numbers(teacher, teacher_temperature, seed)
     if place in (folder, *folder.parents):
         raise InvalidInputError(
@@ -90,9 +99,11 @@ def check_apart(corpus: Any, options: Options) -> None:
     Raises:
         InvalidInputError: it lies there.
     """
-    if not isinstance(corpus, (str, Path)) or not Path(corpus).is_dir() or is_collection(Path(corpus)):
+    if not isinstance(corpus, (str, Path)):
         return
     folder = resolved(Path(corpus))
+    if not folder.is_dir() or is_collection(folder):
+        return
     if folder in (options.output, *options.output.parents):
         raise InvalidInputError(
             "the output lies in the corpus, and would be read as a part of it",
@@ -100,6 +111,10 @@ def check_apart(corpus: Any, options: Options) -> None:
             expected="another place",
             remedy="Choose an output outside the corpus.",
         )
+
+
+def _taught(recipe: Recipe, objective: str | None) -> bool:
+    return recipe.name == objective and recipe.needs_teacher
 
 
 def _places(output: Any, work: Any) -> tuple[Path, Path]:

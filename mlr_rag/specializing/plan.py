@@ -87,7 +87,8 @@ def room(left: float, speed: Speed, documents: int, held: int, lists: int, candi
         InvalidInputError: there is no time for the least of what has to be done.
     """
     adapters = 0 if candidates else 1
-    least = make_plan(0, speed, documents, documents, lists, candidates, adapters).seconds + held / speed.encode
+    least = make_plan(0, speed, documents, documents, 0, held, lists, candidates, adapters).seconds
+    least += held / speed.encode
     if left < least:
         raise InvalidInputError(
             "the budget is too small for this corpus, model and machine",
@@ -103,6 +104,8 @@ def make_plan(
     speed: Speed,
     documents: int,
     sought: int,
+    asked: int,
+    held: int,
     lists: int,
     candidates: int,
     adapters: int,
@@ -117,6 +120,8 @@ def make_plan(
         speed: Of the model on this machine.
         documents: In the corpus.
         sought: Of them, those among which candidates were sought.
+        asked: Of these, those that dev queries ask for at the least.
+        held: Of these, those that dev and test queries need.
         lists: That could be made.
         candidates: Objectives to be tried; 0 where only a query adapter is to be trained.
         adapters: Query adapters to be trained.
@@ -127,8 +132,8 @@ def make_plan(
     left_out, left = [], left * _SAFETY
     if sought < documents:
         left_out.append(f"Candidates are sought among {sought:,} of {documents:,} documents.")
-    dev = min(sought, 5000, _at_least(200, left * _DEV * speed.encode))
-    test = min(sought, _at_least(500, left * _TEST * speed.encode))
+    dev = max(asked, min(sought, 5000, _at_least(200, left * _DEV * speed.encode)))
+    test = max(held, min(sought, _at_least(500, left * _TEST * speed.encode)))
     if test < documents:
         left_out.append(f"The test queries search {test:,} of {documents:,} documents.")
     part, least = (_ADAPTER, 0) if candidates else (_ALONE, 1)

@@ -6,23 +6,24 @@ import platform
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mlr_rag.documents import beginning
 from mlr_rag.specializing.choosing import Choosing
 from mlr_rag.specializing.gathering import ROUND_TRIP, UNSCORED, Gathering
 from mlr_rag.specializing.guard import Decision
 from mlr_rag.specializing.learning import Learning
 from mlr_rag.specializing.material import Material
-from mlr_rag.specializing.options import Options
 from mlr_rag.specializing.probe import TOLERANCE
 from mlr_rag.specializing.queries.query import GeneratedQueries
 from mlr_rag.specializing.report import data
-from mlr_rag.training.lists import beginning
 
-_PROGRAMS = ("mlr-rag", "__main__.py")
+_NAME = 60  # characters of the teacher's
+_PROGRAM, _LONGEST = "mlr-rag", 200
 _NO_LIST = ("blank_queries", "without_positives", "too_short", UNSCORED)  # why an entry has none
 _PACKAGES = ("mlr-rag", "sentence-transformers", "torch", "transformers", "ir-measures")
 
@@ -81,7 +82,7 @@ def make_report(
             left_out=(*gathered.plan.left_out, *choosing.learning.schedule.left_out),
         ),
         run=data.Run(
-            command=_command(gathered.options),
+            command=gathered.options.call,
             seed=gathered.options.seed,
             machine=f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
             versions={package: metadata.version(package) for package in _PACKAGES},
@@ -90,12 +91,20 @@ def make_report(
     )
 
 
-def _command(options: Options) -> str:
-    if Path(sys.argv[0]).name in _PROGRAMS:
-        return shlex.join([_PROGRAMS[0], *sys.argv[1:]])
-    given = {"budget": options.budget, "objective": options.objective, "seed": options.seed}
-    given["teacher_temperature"] = options.teacher_temperature
-    return f"specialize({', '.join(f'{name}={value!r}' for name, value in given.items() if value is not None)})"
+def as_typed(given: Mapping[str, Any]) -> str:
+    """The command of a terminal, or the Python call with the arguments that are not as they are by default."""
+    program = Path(sys.argv[0])
+    if program.name == _PROGRAM or program.parts[-2:] == ("mlr_rag", "__main__.py"):
+        return shlex.join([_PROGRAM, *sys.argv[1:]])
+    shown = (f"{name}={_short(value)}" for name, value in given.items() if value is not None)
+    return f"specialize({', '.join(shown)})"
+
+
+def _short(value: Any) -> str:
+    """A path or number as it is, and of anything else its type."""
+    if isinstance(value, (str, Path, int, float)):
+        return repr(value if isinstance(value, (int, float)) else beginning(str(value), _LONGEST))
+    return f"<{type(value).__name__}>"
 
 
 def _verdict(choosing: Choosing, test: data.Comparison | None, decision: Decision | None) -> str:
@@ -162,12 +171,12 @@ def _trials(learning: Learning) -> tuple[data.Trial, ...]:
             seconds=done.value.seconds,
             chosen=recipe is learning.recipe,
         )
-        for recipe, done in zip(learning.teaching.recipes, learning.trials, strict=False)
+        for recipe, done in zip(learning.gathered.recipes, learning.trials, strict=False)
     )
 
 
 def _curves(learning: Learning) -> tuple[data.Curve, ...]:
-    if not learning.teaching.recipes:
+    if not learning.gathered.recipes:
         return ()
     done, _ = learning.trained
     result = done.value
@@ -196,7 +205,7 @@ def _teacher(gathered: Gathering) -> data.Teacher | None:
     scored = {} if gathered.scored is None else gathered.scored.value
     pairs = known.pairs + sum(map(len, scored.values()))
     return data.Teacher(
-        name=beginning(teacher.name),
+        name=beginning(teacher.name, _NAME),
         ndcg=known.teacher,
         student=known.student,
         bm25=known.bm25,

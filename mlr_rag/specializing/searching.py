@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 
@@ -75,7 +75,8 @@ class Searching:
             held = len(documents_of(split.dev, split.test) & ground.corpus.keys())
             return room(self.clock.left, self.speed, len(ground.corpus), held, len(split.train.queries), self.tried)
 
-        count = self.work.stage("room", [ground.key, options.budget, options.objective], int, work).value
+        needs = [ground.key, options.budget, asdict(self.speed), self.tried]
+        count = self.work.stage("room", needs, int, work).value
         return {id: ground.corpus[id] for id in sorted(self.order[:count])}
 
     @cached_property

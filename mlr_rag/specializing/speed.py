@@ -23,6 +23,7 @@ from mlr_rag.training.trainer.attention import plain_attention
 
 _TEXTS, _LISTS, _LENGTH = 96, 16, 3
 _QUERIES, _DOCUMENTS, _TIMES = 64, 4096, 3
+_ATTEMPTS = 20  # to draw pairs of which a teacher's scores are not known yet
 _ASKED, _READ, _SHARED = 8, 48, 8  # queries, and documents of which a teacher scores one pair, and a pair with each
 
 
@@ -60,16 +61,15 @@ class TeacherSpeed:
         return documents * self.document + pairs * self.pair
 
 
-def measure_speed(base: Any, corpus: Mapping[str, str], queries: Sequence[str], seed: int = 0) -> Speed:
+def measure_speed(base: Any, corpus: Mapping[str, str], queries: Sequence[str]) -> Speed:
     """Encode some documents, and train a copy of the model for a few steps, which is thrown away.
 
     Args:
         base: The model; it stays as it is.
         corpus: Document id → text, two distinct ones or more.
         queries: One or more.
-        seed: Of the choice of texts.
     """
-    draw = random.Random(seed)  # noqa: S311
+    draw = random.Random(0)  # noqa: S311
     texts = sorted(set(corpus.values()))
     texts = draw.sample(texts, min(_TEXTS, len(texts)))
     encoder = HalfPrecision(base)
@@ -121,22 +121,25 @@ def measure_teacher(
         teacher: What scores.
         corpus: Document id → text.
         queries: One or more.
-        cache: Knows what it was asked for, which takes no time, and keeps what it is asked for now.
+        cache: Knows what it was asked for, of which others are drawn, and keeps what it is asked for now.
         seed: Of the choice of pairs.
     """
-    draw = random.Random(seed)  # noqa: S311
     texts = sorted(set(corpus.values()))
-    texts = draw.sample(texts, min(_READ + _SHARED, len(texts)))
-    asked = draw.sample(queries, min(_ASKED, len(queries)))
-    shared = texts[: min(_SHARED, len(texts) // 2)]
+    for attempt in range(_ATTEMPTS):
+        draw = random.Random(f"{seed} {attempt}")  # noqa: S311
+        drawn = draw.sample(texts, min(_READ + _SHARED, len(texts)))
+        asked = draw.sample(queries, min(_ASKED, len(queries)))
+        shared = drawn[: min(_SHARED, len(drawn) // 2)]
+        each = [(asked[number % len(asked)], text) for number, text in enumerate(drawn[len(shared) :])]
+        crossed = [(query, text) for query in asked for text in shared]
+        if not cache.known(teacher, each + crossed).any():
+            break
 
     def seconds(pairs: list[Pair]) -> float:
         started = time.perf_counter()
         cache.score(teacher, pairs, show_progress=False)
         return time.perf_counter() - started
 
-    each = [(asked[number % len(asked)], text) for number, text in enumerate(texts[len(shared) :])]
-    crossed = [(query, text) for query in asked for text in shared]
     of_each, of_crossed = seconds(each), seconds(crossed)
     beside = len(crossed) - len(shared)  # pairs whose documents are read for others
     pair = max(0.0, of_crossed - of_each * len(shared) / len(each)) / beside if beside else 0.0

@@ -32,7 +32,8 @@ class Leaks:
         by: What training does not share with the queries that were drawn: "parent", the files or pages of their
             relevant passages, nor near-duplicates of these; "passage", these passages, their near-duplicates and their
             neighbors in the file; "query", the queries only; "given" where nothing was drawn.
-        near_queries: Training queries that were dropped because a dev or test query of the user's says nearly the same.
+        near_queries: Training queries that were dropped because a dev or test query of the user's says nearly the same,
+            and dev queries because a test query does.
         judgments_dropped: Relevant documents of training queries that were dropped because they are held.
         queries_dropped: Training queries that were dropped with the last of these.
         relevant: "dev" and "test" → the documents that are relevant to its queries.
@@ -54,7 +55,7 @@ class Leaks:
         dropped = [
             f"{count:,} {what}"
             for count, what in (
-                (self.near_queries, "training queries that say nearly what a dev or test query says"),
+                (self.near_queries, "queries that say nearly what a dev or test query says"),
                 (self.judgments_dropped, "training judgments of passages that are held out"),
                 (self.queries_dropped, "training queries that were left without a passage"),
             )
@@ -92,7 +93,8 @@ def split(judged: Mapping[str, Judged], corpus: Mapping[str, str], parents: Mapp
     than half of the training judgments or queries, only the neighbors in the parent are held; where this does too,
     nothing is, and the passages that both sides share are counted.
 
-    Of the user's own dev and test queries no documents are held; training queries that say nearly the same are dropped.
+    Of the user's own dev and test queries no documents are held; training queries that say nearly the same are dropped,
+    and dev queries that say nearly the same as a test query.
 
     Args:
         judged: "all", or "train" and what there is of "dev" and "test", each with judgments of the corpus alone.
@@ -106,6 +108,8 @@ def split(judged: Mapping[str, Judged], corpus: Mapping[str, str], parents: Mapp
     """
     pool = _source(judged)
     given = {side: judged[side] for side in _SIDES if side in judged}
+    if len(given) > 1:
+        given["dev"] = _unlike(given["dev"], [given["test"]])
     missing = [side for side in _SIDES if side not in judged]
     unlike = _unlike(pool, given.values())
     same = near_duplicates(corpus)
@@ -127,7 +131,7 @@ def split(judged: Mapping[str, Judged], corpus: Mapping[str, str], parents: Mapp
     trained = {same[document] for document in relevant["train"]}
     leaks = Leaks(
         done.by,
-        near_queries=len(pool.queries) - len(unlike.queries),
+        near_queries=_lost(pool, unlike) + sum(_lost(judged[side], given[side]) for side in given),
         judgments_dropped=done.lost,
         queries_dropped=done.queries_lost,
         relevant={side: len(relevant[side]) for side in _SIDES},
@@ -193,7 +197,7 @@ def _source(judged: Mapping[str, Judged]) -> Judged:
 
 
 def _unlike(train: Judged, held_out: Iterable[Judged]) -> Judged:
-    """The training queries that none of the held-out ones is nearly the same as."""
+    """The queries that none of the held-out ones is nearly the same as."""
     others = {f"held {place} {id}": text for place, side in enumerate(held_out) for id, text in side.queries.items()}
     if not others:
         return train
@@ -211,6 +215,10 @@ def _check_least(sides: Mapping[str, Judged]) -> None:
             expected=f"{LEAST} for each, with a relevant passage",
             remedy="Judge more queries, or have them generated (queries='generate').",
         )
+
+
+def _lost(before: Judged, after: Judged) -> int:
+    return len(before.queries) - len(after.queries)
 
 
 def _relevant(judged: Judged) -> set[str]:

@@ -126,7 +126,7 @@ def _read(file: Path, kept: TypeAdapter[Any]) -> Any:
 
 def _write(file: Path, content: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}.partial")  # another run may be in the same stage
+    partial = file.with_suffix(".partial")  # the folder is locked: no other run is in the same stage
     with partial.open("wb") as opened:
         opened.write(content)
         opened.flush()

@@ -52,8 +52,8 @@ class Teaching:
         asked, corpus = (self.probe.judged, self.probe.corpus) if general else (ground.split.dev, ground.corpus)
 
         def work() -> Diagnosis:
-            started, left = time.perf_counter(), clock.left
             runs = self.searching.find(asked, corpus, DEPTH) if general else found.value
+            started, left = time.perf_counter(), clock.left
             for most in (_FIRST, QUERIES):
                 done = examine(
                     teacher, asked.queries, asked.qrels, corpus, runs.dense, runs.words, self.work.scores,
@@ -86,7 +86,7 @@ class Teaching:
             queries = list(ground.split.train.queries.values())
             return measure_teacher(teacher, ground.corpus, queries, self.work.scores, seed)
 
-        needs = [ground.key, teacher.fingerprint, teacher.truncation]
+        needs = [ground.key, teacher.fingerprint, teacher.truncation, ground.base.device.type]
         return self.work.stage("teacher speed", needs, TeacherSpeed, work).value
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from mlr_rag.specializing.probe import TOLERANCE, Probe
 from mlr_rag.specializing.queries.query import GeneratedQueries
 from mlr_rag.specializing.report.data import Comparison
 from mlr_rag.specializing.report.writing import check_extra, write_report
-from mlr_rag.specializing.reporting import make_report, model_card
+from mlr_rag.specializing.reporting import as_typed, make_report, model_card
 from mlr_rag.specializing.result import Specialized
 from mlr_rag.specializing.searching import Searching
 from mlr_rag.specializing.split import Split, split
@@ -91,6 +92,7 @@ def specialize(
         TeacherError, LanguageModelError: the teacher or the language model failed; what it gave is kept.
         StoreLockedError: another process works there.
     """
+    given = dict(locals())
     if corpus is None:
         raise InvalidInputError(
             "no corpus to specialize for",
@@ -99,6 +101,7 @@ def specialize(
             remedy="Pass corpus=...; the first argument is the model.",
         )
     options = check_options(output, work, budget, objective, teacher, teacher_temperature, seed)
+    options = replace(options, call=as_typed(given))
     check_apart(corpus, options)
     check_extra()
     clock = Clock(options.budget)
@@ -210,7 +213,7 @@ def _finish(
     """Test what was chosen, and hand it back or not."""
     gathered, chosen, base = choosing.gathered, choosing.chosen, choosing.base
     options, parts, work = gathered.options, gathered.ground.split, gathered.work
-    groups, searched = parts.test_groups, choosing.learning.measuring.searched
+    groups, searched = parts.test_groups, gathered.searched
 
     def compared() -> Comparison:
         earlier: list[Comparison] = work.kept("test", Comparison)

@@ -111,6 +111,8 @@ def test_a_model_whose_queries_have_a_part_of_their_own_is_refused(tiny_model: M
         {"budget": 5},
         {"objective": "magic"},
         {"objective": "both"},
+        {"objective": "queries", "teacher": CallableTeacher(len, "one")},
+        {"objective": "contrastive", "teacher": CallableTeacher(len, "one")},
         {"teacher_temperature": 0.3},
         {"teacher": CallableTeacher(len, "one"), "teacher_temperature": 0},
         {"teacher": CallableTeacher(len, "one"), "teacher_temperature": "hot"},

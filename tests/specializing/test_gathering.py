@@ -27,8 +27,9 @@ def test_an_adapter_learns_from_the_documents_that_it_is_given() -> None:
 def test_a_teacher_that_leaves_nothing_to_train_on_is_an_error() -> None:
     entries: Any = SimpleNamespace(queries=dict.fromkeys("abc", ""))
     entries.without = lambda _: SimpleNamespace(lists=lambda *_: ([], {}))
-    made = gathered(entries=entries, doubted=frozenset("ab"), scored=None, plan=PLAN, alone=True)
-    with pytest.raises(InvalidInputError, match="doubts 2 of 3 queries"):
+    scored = SimpleNamespace(value={"c": {}})
+    made = gathered(entries=entries, doubted=frozenset("ab"), scored=scored, plan=PLAN, alone=True)
+    with pytest.raises(InvalidInputError, match="3 queries and their documents, of which the teacher doubts 2"):
         _ = made.lists
 
 
@@ -47,3 +48,17 @@ def test_what_the_teacher_did_not_score_is_learned_from_only_beside_its_scores(a
     left = some[1:] if alone else sorted(DEV.queries.keys() - {some[0]})
     assert sorted(each.query for each in lists) == sorted(DEV.queries[query] for query in left)
     assert counts["not scored by the teacher"] == (len(DEV.queries) - 5 if alone else 0)
+
+
+def test_objectives_that_need_a_teacher_are_not_tried_where_it_grades_nothing() -> None:
+    entries = Entries(DEV.queries, DEV.qrels, FOUND, CORPUS)
+    alike = {query: dict.fromkeys([f"d{query[1:]}", *list(FOUND[query])[:4]], 0.5) for query in DEV.queries}
+    graded = {query: {id: float(place) for place, id in enumerate(scores)} for query, scores in alike.items()}
+    names = [
+        [recipe.name for recipe in made.recipes]
+        for made in (
+            gathered(entries=entries, doubted=frozenset(), scored=SimpleNamespace(value=scores), plan=PLAN)
+            for scores in (alike, graded)
+        )
+    ]
+    assert names == [["contrastive"], ["contrastive", "distillation", "both"]]

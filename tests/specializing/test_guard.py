@@ -38,6 +38,13 @@ def test_the_best_of_several_has_to_be_surer():
     assert "with 2 other candidates: p counts 3 times" in third.reasons[1]
 
 
+def test_few_queries_that_were_asked_before_cannot_prove_another_one_and_that_is_said():
+    gains = np.linspace(0.3, 0.9, 6)
+    first, second = (decide(np.zeros(6), gains, 0.0, 0.01, looks=looks) for looks in (1, 2))
+    assert (first.accepted, second.accepted) == (True, False)
+    assert "6 can prove one candidate" in second.advice[0]
+
+
 def test_five_queries_prove_nothing():
     assert not decide([0.1] * 5, [0.9] * 5, fall=0.0, tolerance=0.01).accepted, "p is 2 / 2**5"
 

@@ -348,6 +348,7 @@ def test_judgments_of_mostly_unknown_documents_are_refused(qrels: dict[str, dict
         ([("one", "a"), "two"], None, "item 1 of the queries is no pair"),
         (7, None, "no queries: found int"),
         ("no/such.jsonl", None, "no queries at no/such.jsonl"),
+        ("what is one? " * 100, None, "not a path"),
         ({"1": "what"}, {"1": {}}, "no query has a relevant document"),
         ([], None, "no query has a relevant document"),
     ],
@@ -361,6 +362,13 @@ def test_queries_that_cannot_be_used_are_refused(queries: Any, qrels: Any, probl
 def test_what_no_encoding_can_write_is_refused() -> None:
     with pytest.raises(InvalidDocumentError, match="surrogate"):
         read_material({"a": "one", "b": "two \ud800"})
+
+
+def test_queries_that_were_cut_within_a_character_are_left_out_and_counted() -> None:
+    queries = {"1": "what is one", "2": "what is two \ud83d", "\ud83d": "what is three"}
+    material = read_material(TEXTS, queries, {id: {"a": 1} for id in queries})
+    assert set(material.judged["all"].queries) == {"1"}
+    assert material.notes == {"queries with half a character in them": 2}
 
 
 def test_the_fingerprint_tells_content_from_order() -> None:

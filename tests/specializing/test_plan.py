@@ -19,7 +19,16 @@ def _five_a_second(lists: int) -> float:
 
 def test_without_a_budget_nothing_is_left_out():
     plan = make_plan(
-        math.inf, SPEED, documents=20_000, sought=20_000, lists=1000, candidates=3, adapters=2, scoring=_five_a_second
+        math.inf,
+        SPEED,
+        documents=20_000,
+        sought=20_000,
+        asked=0,
+        held=0,
+        lists=1000,
+        candidates=3,
+        adapters=2,
+        scoring=_five_a_second,
     )
     assert plan.left_out == ()
     assert (plan.test_documents, plan.scored, plan.length) == (20_000, 1000, 8)
@@ -31,7 +40,16 @@ def test_without_a_budget_nothing_is_left_out():
 
 def test_what_there_is_no_time_for_is_said():
     plan = make_plan(
-        600, SPEED, documents=1_000_000, sought=30_000, lists=50_000, candidates=3, adapters=2, scoring=_five_a_second
+        600,
+        SPEED,
+        documents=1_000_000,
+        sought=30_000,
+        asked=0,
+        held=0,
+        lists=50_000,
+        candidates=3,
+        adapters=2,
+        scoring=_five_a_second,
     )
     said = " ".join(plan.left_out)
     assert "sought among 30,000 of 1,000,000 documents" in said
@@ -45,6 +63,8 @@ def test_where_nothing_else_is_learned_from_scores_and_training_fill_the_time():
     sizes = {
         "documents": 5000,
         "sought": 5000,
+        "asked": 0,
+        "held": 0,
         "lists": 50_000,
         "candidates": 1,
         "adapters": 0,
@@ -61,13 +81,13 @@ def test_where_nothing_else_is_learned_from_scores_and_training_fill_the_time():
 
 
 def test_one_candidate_needs_no_trial_and_no_teacher_no_scores():
-    plan = make_plan(600, SPEED, documents=1000, sought=1000, lists=500, candidates=1, adapters=2)
+    plan = make_plan(600, SPEED, documents=1000, sought=1000, asked=0, held=0, lists=500, candidates=1, adapters=2)
     assert plan.scored == 0
     assert make_schedule(400, plan, 500, 1, a_step=1.0).trial_steps == 0
 
 
 def test_an_adapter_alone_needs_no_steps_and_gets_the_time():
-    sizes = {"documents": 1000, "sought": 1000, "lists": 500}
+    sizes = {"documents": 1000, "sought": 1000, "asked": 0, "held": 0, "lists": 500}
     plan = make_plan(60, SPEED, **sizes, candidates=0, adapters=1)
     assert (plan.evaluations, plan.adapter_epochs) == (0, 10)
     assert plan.seconds < make_plan(0, SPEED, **sizes, candidates=1, adapters=2).seconds
@@ -85,7 +105,7 @@ def test_an_adapter_alone_needs_no_steps_and_gets_the_time():
 def test_the_planned_work_fits_into_the_time_where_it_is_not_the_least_that_makes_sense(
     left, encode, train, documents, lists, candidates
 ):
-    plan = make_plan(left, Speed(encode, 5 * encode, train, 1e8), documents, documents, lists, candidates, 2)
+    plan = make_plan(left, Speed(encode, 5 * encode, train, 1e8), documents, documents, 0, 0, lists, candidates, 2)
     trials = candidates if candidates > 1 else 0
     adapters = 2 if plan.adapter_epochs else 0
     models = 5 + adapters
@@ -106,7 +126,7 @@ def test_the_planned_work_fits_into_the_time_where_it_is_not_the_least_that_make
     candidates=st.integers(1, 3),
 )
 def test_training_takes_what_time_is_left_by_what_a_step_takes(left, a_step, lists, candidates):
-    plan = make_plan(600, SPEED, 5000, 5000, lists, candidates, 2)
+    plan = make_plan(600, SPEED, 5000, 5000, 0, 0, lists, candidates, 2)
     found = make_schedule(left, plan, lists, candidates, a_step)
     tries = candidates if candidates > 1 else 0
     room = left * 0.97 - plan.beside
@@ -119,7 +139,7 @@ def test_training_takes_what_time_is_left_by_what_a_step_takes(left, a_step, lis
 
 
 def test_without_adapters_there_is_no_time_for_them_and_nothing_to_say():
-    plan = make_plan(200, SPEED, 5000, 5000, lists=50_000, candidates=1, adapters=0)
+    plan = make_plan(200, SPEED, 5000, 5000, 0, 0, lists=50_000, candidates=1, adapters=0)
     assert plan.adapter_epochs == 0
     assert not [line for line in plan.left_out if "adapter" in line]
 
@@ -137,3 +157,11 @@ def test_a_budget_that_is_too_small_is_refused_with_one_that_is_not():
         room(30, SPEED, **sizes)
     enough = float(str(raised.value.expected).split()[0])
     assert room(enough, SPEED, **sizes) == max(400, int(enough * 0.3 * SPEED.encode))
+
+
+def test_what_held_out_queries_need_is_searched_and_its_time_is_planned():
+    sizes = {"documents": 20_000, "sought": 20_000, "lists": 1000, "candidates": 1, "adapters": 0}
+    few, many = (make_plan(300, SPEED, **sizes, asked=asked, held=held) for asked, held in ((0, 0), (3000, 9000)))
+    assert (many.dev_documents, many.test_documents) == (3000, 9000)
+    more = 9 * (3000 - few.dev_documents) + 9000 - few.test_documents
+    assert many.beside - few.beside == pytest.approx(more / SPEED.encode, abs=0.2)

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlr_rag import MLRModel
 from mlr_rag.errors import InvalidInputError
 from mlr_rag.evaluation.collection import Collection
-from mlr_rag.specializing.probe import GENERAL, Probe, drop
+from mlr_rag.specializing.probe import GENERAL, Probe
 from mlr_rag.training.mining.bm25 import BM25
 
 COLLECTION = Collection.load(GENERAL)
@@ -79,44 +78,17 @@ def test_shared_words_do_not_solve_it():
 
 def test_a_perfect_model_gets_one_and_each_mistake_counts():
     probe = Probe.general()
-    assert probe.measure(Oracle()).ndcg == 1
-    flawed = probe.measure(Oracle(wrong=33))
-    assert [value < 1 for value in flawed.values.values()] == [True] * 33 + [False] * (len(CORPUS) - 33)
-    assert flawed.ndcg == pytest.approx(np.mean(list(flawed.values.values())))
+    assert probe.measure(Oracle()) == 1
+    few, many = (probe.measure(Oracle(wrong=wrong)) for wrong in (3, 33))
+    assert 1 > few > many > 1 - 34 / len(CORPUS)
 
 
-def test_values_come_in_one_order_for_every_model(tiny_model: MLRModel):
-    probe = Probe.general()
-    assert list(probe.measure(Oracle()).values) == list(probe.measure(tiny_model).values)
-    assert list(probe.measure(Oracle()).values) == list(COLLECTION.queries)
-
-
-def test_a_fall_is_positive_and_a_rise_negative():
-    probe = Probe.general()
-    good, bad = probe.measure(Oracle()), probe.measure(Oracle(wrong=33))
-    fall = drop(good, bad)
-    assert fall.mean == pytest.approx(good.ndcg - bad.ndcg)
-    assert 0 < fall.low < fall.mean < fall.high
-    assert fall.p < 0.01
-    assert drop(bad, good).mean == pytest.approx(-fall.mean)
-
-
-def test_results_of_two_probes_are_not_compared(tmp_path: Path):
+def test_another_probe_has_another_fingerprint(tmp_path: Path):
     other = shutil.copytree(GENERAL, tmp_path / "other")
     first, *rest = (other / "queries.jsonl").read_text("utf-8").splitlines(keepends=True)
     id = json.loads(first)["_id"]
     (other / "queries.jsonl").write_text(json.dumps({"_id": id, "text": "something else"}) + "\n" + "".join(rest))
-    changed = Probe(other)
-    assert changed.fingerprint != Probe.general().fingerprint
-
-    class Alike:
-        def encode_query(self, texts):
-            return np.ones((len(texts), 2), np.float32)
-
-        encode_document = encode_query
-
-    with pytest.raises(InvalidInputError, match="two probes"):
-        drop(Probe.general().measure(Alike()), changed.measure(Alike()))
+    assert Probe(other).fingerprint != Probe.general().fingerprint
 
 
 def test_a_users_own_probe_is_a_folder_or_a_zip(tmp_path: Path):

@@ -91,7 +91,7 @@ def test_a_refused_candidate_is_called_so() -> None:
 def test_parts_that_a_run_did_not_have_leave_no_trace() -> None:
     page = of(sample_report.minimal())
     assert [each.text for each in page.all("h2")] == ["On your test queries", "The data", "The run"]
-    assert "test queries were not asked" in page.all("body")[0].text
+    assert "test queries were asked with the base model alone" in page.all("body")[0].text
     assert not page.all("figure", "table", "details")
 
 

@@ -118,6 +118,16 @@ def test_judged_irrelevant_documents_are_neither_held_nor_lost() -> None:
     assert all(grades["file0#0"] == 0 for grades in parts.train.qrels.values())
 
 
+def test_dev_queries_of_the_users_that_say_the_same_as_a_test_query_are_dropped() -> None:
+    judged, corpus, _ = made(30, 1)
+    ids = list(judged.queries)
+    given = {"train": judged.only(ids[:18]), "dev": judged.only(ids[18:25]), "test": judged.only(ids[23:])}
+    parts = split(given, corpus, alone(corpus))
+    assert set(parts.dev.queries) == set(ids[18:23])
+    assert parts.test == given["test"]
+    assert parts.leaks.near_queries == 2
+
+
 def test_given_splits_are_kept_and_training_queries_that_say_the_same_are_dropped() -> None:
     judged, corpus, _ = made(30, 1)
     ids = list(judged.queries)

@@ -30,11 +30,13 @@ _LABEL = re.compile(
     r"^(?:[-*•]\s+|\d+[.)]\s+)?(?:\**(?:search query|query|question|claim|title|keywords|search)\**\s*:\**\s*)?",
     re.IGNORECASE,
 )
+_MARKS = " \t\"'“”`*"
 _PREAMBLE = re.compile(r"^(?:sure|certainly|of course|okay|ok|here(?:'s| is| are))\b.*[:!.]$", re.IGNORECASE)
 _REFUSAL = re.compile(
-    r"^(?:i(?:'m| am) (?:sorry|unable|not able)|sorry\b|i (?:cannot|can't|can not|won't|will not|apologi[sz]e)"
+    r"^(?:i(?:'m| am) (?:sorry|unable|not able)|sorry(?:[,.!:;]|\s+(?:but|i)\b|$)"
+    r"|i (?:cannot|can't|can not|won't|will not|apologi[sz]e)"
     r"|as an? (?:ai|language model)|unfortunately, i|no (?:query|passage|text) (?:is|was|given|provided|found)\b|n/?a$"
-    r"|none\.?$|\[?(?:insert|your) )",
+    r"|none\.?$|\[(?:insert|your) )",
     re.IGNORECASE,
 )
 
@@ -173,7 +175,7 @@ def _replies(orders: Sequence[_Order], model: LanguageModel, cache: ContentCache
 def first_query(reply: str) -> str:
     """The first line of a reply that may be a query, less its quotes and label; "" where there is none."""
     for line in without_thoughts(reply).splitlines():
-        text = _LABEL.sub("", line.strip()).strip(" \t\"'“”`*#")
+        text = _LABEL.sub("", line.strip()).lstrip(_MARKS + "#").rstrip(_MARKS)  # C# keeps its own
         if _REFUSAL.match(text):
             return ""
         if words(text) and len(words(text)) <= MOST_WORDS and not _PREAMBLE.match(text):

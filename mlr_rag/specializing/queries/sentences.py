@@ -13,6 +13,7 @@ _WORD = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+(?:['’.-][^\W_{_CJK}]+)*")
 _END = re.compile(r"""[.!?]+["'”’)\]]*(?=\s|$)|[。！？]+|\n\s*\n|\n(?=\s*(?:[-*•#>]|\d+[.)]\s))""")
 _SHORT_FORMS = "e.g i.e vs al fig figs dr mr mrs ms prof st no approx ca cf eq ref inc jr u.s viz"
 _ABBREVIATIONS = frozenset(_SHORT_FORMS.split())
+_VISIBLE = re.compile(r"\S")
 _MARKUP = re.compile(r"^[\s#>*=_-]+|[\s#*=_:-]+$")
 _LINE = re.compile(r"[^\n]+")
 _ASIDE = re.compile(r"\s*(?:\([^()]*\)|\[[^\[\]]*\])")
@@ -51,7 +52,8 @@ def sentences(text: str) -> list[Span]:
 
 
 def _ends(text: str, match: re.Match[str]) -> bool:
-    mark, after = match[0], text[match.end() :].lstrip()[:1]
+    following = _VISIBLE.search(text, match.end())
+    mark, after = match[0], following[0] if following else ""
     if not mark.startswith(".") or not after:
         return True
     before = text[max(0, match.start() - 12) : match.start()]

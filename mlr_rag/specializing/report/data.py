@@ -231,7 +231,7 @@ class Data(_Values):
     Attributes:
         corpus: Its name or path.
         documents: How many there are to find.
-        queries: Kind ("human", "extractive", "question" ...) → how many.
+        queries: Kind ("human", "title", "question" ...) → how many.
         generator: What wrote the generated ones; None where none are.
         lineage: The steps from what was given to what was trained on, in order.
     """
@@ -282,7 +282,7 @@ class Report(_Values):
     Attributes:
         verdict: The decision in a sentence.
         chosen: What was handed back; "base" where every candidate was refused.
-        alpha: The share of the tuned weights in it; 0 for the base, None where weights are not mixed.
+        alpha: The share of the tuned weights in it; 0 for the base.
         adapter: The share of a query adapter in it; 0 without one.
         reasons: Why, a sentence each.
         advice: What would help, a sentence each.

@@ -40,7 +40,7 @@ def plain(text: str) -> str:
 def _test(report: Report, n: Numbers) -> Iterator[str]:
     yield "## On your test queries"
     if report.test is None:
-        yield "No candidate came this far, so the test queries were not asked."
+        yield "No candidate came this far: the test queries were asked with the base model alone."
         return
     rows = []
     for name in report.test.metrics:
