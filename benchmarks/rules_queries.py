@@ -36,7 +36,7 @@ from mlr_rag.training.mining.consistency import confident, consistent, teacher_a
 from mlr_rag.training.teachers.scores import ScoreCache
 from mlr_rag.training.teachers.teacher import as_teacher
 
-PEOPLE, DOCUMENTS, LISTS, HELD, LENGTH, STEPS, BATCH = 400, 6000, 1920, 300, 5, 60, 32
+PEOPLE, DOCUMENTS, LISTS, HELD, LENGTH, STEPS, BATCH = 1000, 12_000, 1920, 300, 8, 60, 32
 TEMPERATURE, RATE = 0.3, 1e-4
 WAYS = ("contrastive", "distillation", "distillation, filtered")
 

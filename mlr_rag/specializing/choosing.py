@@ -17,6 +17,7 @@ from mlr_rag.training.query_side import train_query_adapter
 
 _RANK = 64  # of the query adapter
 _SHARES = (1.0, 0.75, 0.5, 0.25, 0.125)  # of the tuned weights
+_BY_RULES = 0.5  # the most of them that queries by rules are asked about: they applaud more, and people's do not
 _ADAPTED = (1.0, 0.5, 0.25, 0.125)  # of what the query adapter adds
 
 
@@ -82,22 +83,24 @@ class Choosing:
         if not self.gathered.recipes:
             return []
         done, model = self.learning.trained
+        most = _BY_RULES if self.gathered.ground.origin == "rules" else 1.0
+        shares = [share for share in _SHARES if share <= most]
 
         def mixed(share: float) -> Any:
             return model if share == 1 else interpolate(self.gathered.ground.base, model, share)
 
         def work() -> list[Measured]:
             found: list[Measured] = []
-            for share in _SHARES:
+            for share in shares:
                 found.append(self._measure(mixed(share)))
                 if len(found) > 1 and self._keeps(found[-2]) and found[-1].dev < found[-2].dev:
                     break
             return found
 
-        values = self.work.stage("mix", [*self._needs, done.key, _SHARES], list[Measured], work).value
+        values = self.work.stage("mix", [*self._needs, done.key, shares], list[Measured], work).value
         return [
             Candidate("tuned" if share == 1 else "interpolated", mixed(share), share, measured.dev, measured.probe)
-            for share, measured in zip(_SHARES, values, strict=False)
+            for share, measured in zip(shares, values, strict=False)
         ]
 
     @cached_property

@@ -13,7 +13,7 @@ from mlr_rag.specializing.speed import Speed
 BATCH = 32  # lists in a step
 EPOCHS = 4.0  # more passes over the same lists bring next to nothing
 LENGTHS, _PASSES = (8, 5, 3, 2), 2  # passages in a list: as many as leave time for two passes over all lists
-_MADE_EPOCHS, _MADE_LENGTH = 2.0, 5  # where a teacher grades generated queries: rather more of them
+_MADE_EPOCHS = 2.0  # where a teacher grades generated queries: rather more of them
 _BELIEVED = 0.5  # of these, about
 ADAPTER_EPOCHS = 10
 _LEAST_STEPS = 10
@@ -151,7 +151,7 @@ def make_plan(
     scored, spent, learned = 0, beside, lists
     if scoring is not None:
         share = _BELIEVED if generated else 1.0
-        a_list = share * _MADE_LENGTH / speed.train if alone else 0.0  # in one pass
+        a_list = share * LENGTHS[0] / speed.train if alone else 0.0  # in one pass
         most = left - beside if alone else left * _SCORE
         scored = max(1, bisect(range(lists + 1), most, key=lambda count: scoring(count) + count * a_list) - 1)
         if scored < lists:
@@ -160,7 +160,7 @@ def make_plan(
         learned = max(1, int(scored * share)) if alone else lists
     rest = max(0.0, left - spent)
     passages = rest * (1 - tries * _TRIAL) * speed.train
-    epochs, length = _MADE_EPOCHS, _MADE_LENGTH
+    epochs, length = _MADE_EPOCHS, LENGTHS[0]
     if not (alone and generated):
         epochs = EPOCHS
         length = next((length for length in LENGTHS if passages >= _PASSES * learned * length), LENGTHS[-1])

@@ -73,8 +73,8 @@ def test_where_nothing_else_is_learned_from_scores_and_training_fill_the_time():
     beside, alone = (make_plan(900, SPEED, **sizes, alone=alone, generated=True) for alone in (False, True))
     assert beside.scored == int(0.3 * 900 * 0.97 * 5)
     assert (beside.lists, alone.lists) == (50_000, alone.scored // 2)
-    assert (alone.length, alone.epochs) == (5, 2)
-    assert alone.beside + alone.scored / 5 + alone.lists * 5 / SPEED.train == pytest.approx(900 * 0.97, abs=1)
+    assert (alone.length, alone.epochs) == (8, 2)
+    assert alone.beside + alone.scored / 5 + alone.lists * 8 / SPEED.train == pytest.approx(900 * 0.97, abs=1)
     few = make_plan(900, SPEED, **sizes | {"lists": 100}, alone=True, generated=True)
     assert make_schedule(900, few, 50, 1, a_step=1.0).steps == math.ceil(2 * 50 / BATCH)
     assert few.scored == 100
