@@ -1,4 +1,4 @@
-"""All of them, in order: python -m benchmarks [--data FOLDER_OF_BEIR_ZIPS] [--backbone BERT_TINY]."""
+"""All of them, in order: python -m benchmarks [--data FOLDER_OF_BEIR_ZIPS] [--backbone BERT_TINY] [--teacher MPNET]."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ _COLLECTIONS = {
     "listwise": ["scifact", "nl2bash"],
     "score_cache": ["nl2bash"],
     "specialize": ["scifact", "nfcorpus", "medquad", "nl2bash", "wikiqa", "cranfield", "msmarco_5k"],
+    "rules_queries": ["nl2bash", "wikiqa"],
+    "specialize_again": ["nl2bash"],
     "specialize_kill": ["nl2bash"],
     "guard": ["nl2bash", "medquad"],
     "query_only": ["nl2bash", "medquad", "squad_nqg", "wikiqa", "nfcorpus"],
@@ -22,6 +24,7 @@ _COLLECTIONS = {
     "raw_backbone": ["squad_nqg"],
     "objectives": ["squad_nqg", "nl2bash", "nfcorpus"],
 }
+_TAUGHT = ("specialize", "rules_queries", "specialize_again")  # by an embedder that is better than ours
 _RAW = ("raw_backbone", "objectives")  # these train a language model that was never tuned for retrieval
 
 
@@ -29,6 +32,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--data", type=Path, help="a folder of BEIR zips; without it what needs them is left as it is")
     options.add_argument("--backbone", type=Path, help="a raw language model, such as bert-tiny, to train")
+    options.add_argument("--teacher", type=Path, help="an embedder that is better than all-MiniLM-L6-v2")
     options.add_argument("--into", type=Path, default=ROOT / "BENCHMARKS.md")
     args = options.parse_args()
     failed = []
@@ -51,6 +55,8 @@ def _words(name: str, args: argparse.Namespace) -> list[str] | None:
         return []
     zips = [args.data.resolve() / f"{each}.zip" for each in _COLLECTIONS[name]] if args.data else []
     given = [str(file) for file in zips if file.exists()]
+    if name in _TAUGHT and args.teacher:
+        given += ["--teacher", str(args.teacher.resolve())] if given else []
     if name not in _RAW:
         return given or None
     return [str(args.backbone.resolve()), *given] if args.backbone and given else None

@@ -42,6 +42,7 @@ SECTIONS = (
     "score_cache",
     "specialize",
     "rules_queries",
+    "specialize_again",
     "specialize_kill",
     "guard",
     "query_only",
