@@ -117,6 +117,17 @@ def test_no_text_of_the_user_is_in_the_output_but_for_the_reports_examples(disti
     assert not [text for text in QUERIES.values() if f'"{text}"' in written and text not in tested]
 
 
+def test_the_report_names_the_teacher_and_the_call(distilled: Specialized) -> None:
+    report = distilled.report
+    assert report.teacher is not None
+    assert report.teacher.name == "words"
+    call = report.run.command
+    assert call.startswith("specialize(model=")
+    assert "corpus=<dict>, queries=<dict>, qrels=<dict>, teacher=<CallableTeacher>" in call
+    assert "objective='distillation'" in call
+    assert f"output={str(distilled.output)!r}" in call
+
+
 def test_the_model_card_says_what_was_measured(distilled: Specialized) -> None:
     card = (distilled.output / "README.md").read_text()
     assert distilled.report.verdict in card

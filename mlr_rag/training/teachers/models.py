@@ -50,6 +50,7 @@ class CrossEncoderTeacher:
                 "max_length is out of range", found=max_length, expected=f"8 to {own or 'any number'}"
             )
         self.max_length: int | None = max_length or own
+        self.name = str(getattr(getattr(self.model, "config", None), "_name_or_path", ""))
         self._lock = threading.Lock()  # a fast tokenizer keeps its padding and truncation in shared state
         self._hashed: tuple[Any, str] = None, ""
 
@@ -103,6 +104,7 @@ class BiEncoderTeacher:
 
     def __init__(self, model: Any, vectors: VectorCache | str | Path | None = None, fingerprint: str = "") -> None:
         self.encoder: Encoder = open_encoder(model)
+        self.name = str(getattr(self.encoder, "name", ""))
         self._vectors, self._fingerprint = open_cache(VectorCache, vectors), fingerprint
         self.batch = 16384 if vectors is None else 1024
 

@@ -20,7 +20,7 @@ class Teacher(Protocol):
     """What scores pairs of a query and a passage.
 
     Optional: `batch`, how many pairs it is best asked for at once, which is also what a kill may lose (256);
-    `skip_failures`, whether NaN stands for a pair that it cannot score, which otherwise is an error.
+    `name`, for reports; `skip_failures`, whether NaN stands for a pair that it cannot score, else it is an error.
     """
 
     @property
@@ -118,6 +118,7 @@ class CallableTeacher:
                 remedy='Use CallableTeacher(function, fingerprint="my-scores-1").',
             )
         self.function, self.fingerprint, self.truncation = function, fingerprint, truncation
+        self.name = fingerprint
 
     def score(self, pairs: Sequence[Pair]) -> Scores:
         """See Teacher."""
