@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,32 @@ def keep(folder: Path, cell: str, found: Mapping[str, Any]) -> None:
     file.with_suffix(".partial").replace(file)
 
 
-def run(folder: Path, wanted: Sequence[str], module: str, words: Sequence[str]) -> None:
-    """`python -m module *words --cell CELL` for each cell that is not there yet: the wall clock is its alone."""
-    left = [cell for cell in wanted if finished(folder, cell) is None]
-    say(f"{len(wanted) - len(left)} of {len(wanted)} cells are there, {len(left)} to do")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """For one cell, and for the table alone."""
+    parser.add_argument("--cell", help="only this one, in this process")
+    parser.add_argument("--summarize", action="store_true", help="write the section from the cells that are there")
+
+
+def run(
+    args: argparse.Namespace,
+    folder: Path,
+    module: str,
+    words: Sequence[str],
+    cells: Mapping[str, Callable[[], dict[str, Any]]],
+) -> bool:
+    """The cell that is asked for, in this process, or all that are not there yet; whether to summarize them then.
+
+    Each is `python -m module *words --cell CELL`: the wall clock is its alone.
+    """
+    if args.cell:
+        found = cells[args.cell]()
+        keep(folder, args.cell, found)
+        say(args.cell, {name: value for name, value in found.items() if not isinstance(value, list)})
+        return False
+    left = [cell for cell in cells if finished(folder, cell) is None and not args.summarize]
+    say(f"{len(left)} of {len(cells)} cells to do")
     for cell in left:
         command = [sys.executable, "-m", module, *words, "--cell", cell]
         if subprocess.run(command, cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"}, check=False).returncode:
             raise SystemExit(f"{cell} failed: run it again to try it again")
+    return True

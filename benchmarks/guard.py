@@ -18,7 +18,7 @@ from typing import Any
 from unittest import mock
 
 from benchmarks._common import ROOT, Row, parser, quiet, report, say
-from benchmarks._timed_cells import finished, keep, run
+from benchmarks._timed_cells import add_options, finished, run
 from benchmarks.specialize import ndcg
 from mlr_rag.errors import InvalidInputError, TrainingError
 from mlr_rag.evaluation.collection import Collection
@@ -290,24 +290,17 @@ def summarize(args: argparse.Namespace, wanted: Sequence[Cell]) -> bool:
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("collections", type=Path, nargs="*", help="collections with 1,000 training queries or more")
-    options.add_argument("--cell", help="only this one, in this process")
-    options.add_argument("--summarize", action="store_true", help="write the section from the cells that are there")
+    add_options(options)
     args = options.parse_args()
     if not args.collections:
         say("skipped: pass the paths of collections, as they are not ours to ship")
         return
     quiet()
     wanted = list(cells([path.stem for path in args.collections]))
-    if args.cell:
-        cell = next(each for each in wanted if each.name == args.cell)
-        found = work(cell, next(path for path in args.collections if path.stem == cell.collection))
-        keep(FOLDER, cell.name, found)
-        say(cell.name, found)
-        return
-    if not args.summarize:
-        words = [str(path.resolve()) for path in args.collections]
-        run(FOLDER, [cell.name for cell in wanted], "benchmarks.guard", words)
-    if not summarize(args, wanted):
+    paths = {path.stem: path for path in args.collections}
+    words = [str(path.resolve()) for path in args.collections]
+    todo = {cell.name: partial(work, cell, paths[cell.collection]) for cell in wanted}
+    if run(args, FOLDER, "benchmarks.guard", words, todo) and not summarize(args, wanted):
         raise SystemExit(1)
 
 

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._common import ROOT, Row, parser, quiet, report, say
-from benchmarks._timed_cells import finished, keep, run
+from benchmarks._timed_cells import add_options, finished, run
 from mlr_rag import MLRModel
 from mlr_rag.evaluation.collection import Collection
 from mlr_rag.evaluation.evaluator import RetrievalEvaluator
@@ -63,7 +64,7 @@ def cells(collections: Sequence[str]) -> Iterator[Cell]:
 def work(cell: Cell, archives: Mapping[str, Path], teacher: str | None) -> dict[str, Any]:
     """Make the model within the budget, and measure it, which is not part of the budget."""
     path = archives[cell.collection]
-    started, facts = time.perf_counter(), dict[str, Any]()
+    started, facts = time.perf_counter(), dict[str, Any](cell=asdict(cell))
     if cell.way == "base":
         model: Any = MLRModel.from_pretrained(DEFAULT_MODEL)
     elif cell.way == "stock":
@@ -71,7 +72,8 @@ def work(cell: Cell, archives: Mapping[str, Path], teacher: str | None) -> dict[
 
         model = MLRModel.from_pretrained(fine_tune(path, BUDGET, cell.seed), pooling="last")
     else:
-        model, facts = _specialized(cell, path, teacher)
+        model, found = _specialized(cell, path, teacher)
+        facts |= found
     facts["seconds"] = round(time.perf_counter() - started, 1)
     facts["ndcg"] = ndcg(model, path)
     if cell.way != "stock" and FORGETTING in archives:
@@ -182,8 +184,7 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("collections", type=Path, nargs="*", help="collections of BEIR's form")
     options.add_argument("--teacher", help="of the runs without judgments: a folder or name")
-    options.add_argument("--cell", help="only this one, in this process")
-    options.add_argument("--summarize", action="store_true", help="write the section from the cells that are there")
+    add_options(options)
     args = options.parse_args()
     if not args.collections:
         say("skipped: pass the paths of BEIR's scifact.zip and others, as the collections are not ours to ship")
@@ -191,23 +192,11 @@ def main() -> None:
     quiet()
     archives = {path.stem: path for path in args.collections}
     wanted = list(cells([name for name in archives if name != FORGETTING]))
-    if args.cell:
-        cell = next(each for each in wanted if each.name == args.cell)
-        facts = work(cell, archives, args.teacher)
-        keep(FOLDER, cell.name, {"cell": asdict(cell), **facts})
-        say(
-            cell.name,
-            f"nDCG@10 {mean(facts['ndcg']):.4f}",
-            {k: v for k, v in facts.items() if isinstance(v, (str, float, bool))},
-        )
-        return
-    if not args.summarize:
-        words = [
-            *(str(path.resolve()) for path in args.collections),
-            *(["--teacher", args.teacher] if args.teacher else []),
-        ]
-        run(FOLDER, [cell.name for cell in wanted], "benchmarks.specialize", words)
-    summarize(args, archives)
+    words = [str(path.resolve()) for path in args.collections]
+    words += ["--teacher", args.teacher] if args.teacher else []
+    todo = {cell.name: partial(work, cell, archives, args.teacher) for cell in wanted}
+    if run(args, FOLDER, "benchmarks.specialize", words, todo):
+        summarize(args, archives)
 
 
 if __name__ == "__main__":

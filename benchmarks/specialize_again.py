@@ -11,11 +11,12 @@ import random
 import shutil
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks._common import ROOT, Row, parser, quiet, report, say
-from benchmarks._timed_cells import finished, keep, run
+from benchmarks._timed_cells import add_options, finished, run
 from mlr_rag import MLRModel, specialize
 from mlr_rag.evaluation.collection import Collection
 from mlr_rag.model.names import DEFAULT_MODEL, resolve
@@ -102,31 +103,22 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("collections", type=Path, nargs="*", help="collections of BEIR's form with a train split")
     options.add_argument("--teacher", help="the embedder: a folder or name")
-    options.add_argument("--cell", help="only this one, in this process")
-    options.add_argument("--summarize", action="store_true", help="write the section from the cells that are there")
+    add_options(options)
     args = options.parse_args()
     if not args.collections:
         say("skipped: pass BEIR's nl2bash.zip, which is not ours to ship")
         return
     quiet()
     cells = {
-        f"{path.stem}-{kind}": (path, kind)
+        f"{path.stem}-{kind}": partial(work, path, kind, args.teacher, args.seed)
         for path in args.collections
         for kind in TEACHERS
         if args.teacher or kind != "embedder"
     }
-    if args.cell:
-        found = work(*cells[args.cell], args.teacher, args.seed)
-        keep(FOLDER, args.cell, found)
-        say(args.cell, found)
-        return
-    if not args.summarize:
-        words = [
-            *(str(path.resolve()) for path in args.collections),
-            *(["--teacher", args.teacher] * bool(args.teacher)),
-        ]
-        run(FOLDER, list(cells), "benchmarks.specialize_again", words)
-    summarize(args, list(cells))
+    words = [str(path.resolve()) for path in args.collections]
+    words += ["--teacher", args.teacher] if args.teacher else []
+    if run(args, FOLDER, "benchmarks.specialize_again", words, cells):
+        summarize(args, list(cells))
 
 
 if __name__ == "__main__":
