@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -15,8 +16,10 @@ from mlr_rag.specializing.recipes import Recipe
 from mlr_rag.specializing.running import DevEvaluator, Pace, train
 from mlr_rag.specializing.speed import measure_step
 from mlr_rag.specializing.stages import Done
+from mlr_rag.training.lists import TrainingList
 from mlr_rag.training.trainer.trainer import TrainingResult
 
+_TIMES, _FAR = 3, 1.5
 _RATE = 1e-4  # the highest learning rate, for batches of 32 lists
 _PACKAGES = ("torch", "transformers", "sentence-transformers")  # other versions train other weights
 
@@ -58,13 +61,23 @@ class Learning:
 
         def work() -> Schedule:
             few = random.Random(options.seed).sample(lists, min(BATCH, len(lists)))  # noqa: S311
-            a_step = 1.0 if options.budget is None else measure_step(gathered.ground.base, few)
+            a_step = 1.0 if options.budget is None else self._a_step(few)
             return make_schedule(gathered.clock.left, gathered.plan, len(lists), len(self.gathered.recipes), a_step)
 
         names = [recipe.name for recipe in self.gathered.recipes]
         device = gathered.ground.base.device.type
         needs = [*gathered.basis, options.budget, names, None if scored is None else scored.key, device]
         return self.work.stage("schedule", needs, Schedule, work).value
+
+    def _a_step(self, lists: list[TrainingList]) -> float:
+        """Seconds of a step; measured again where it takes far longer than planned, as on a machine that was busy."""
+        gathered = self.gathered
+        planned, seconds = BATCH * gathered.plan.length / gathered.searching.speed.train, math.inf
+        for _ in range(_TIMES):
+            seconds = min(seconds, measure_step(gathered.ground.base, lists))
+            if seconds < _FAR * planned:
+                break
+        return seconds
 
     @cached_property
     def trials(self) -> list[Done[TrialResult]]:
