@@ -14,7 +14,7 @@ BATCH = 32  # lists in a step
 EPOCHS = 4.0  # more passes over the same lists bring next to nothing
 LENGTHS, _PASSES = (8, 5, 3, 2), 2  # passages in a list: as many as leave time for two passes over all lists
 _MADE_EPOCHS = 2.0  # where a teacher grades generated queries: rather more of them
-_BELIEVED = 0.5  # of these, about
+_BELIEVED, _ENOUGH = 0.5, 1000  # of these, about; lists, beyond which longer ones are better than more
 ADAPTER_EPOCHS = 10
 _LEAST_STEPS = 10
 SEARCH = 0.3  # of what is left when the speed is known: for encoding the documents among which candidates are sought
@@ -149,21 +149,20 @@ def make_plan(
     encoded = (evaluations + tries + measured) * dev + test
     beside = encoded / speed.encode + (measured * _PROBE + adapted * lists) / speed.ask + adapting * an_epoch
     scored, spent, learned = 0, beside, lists
+    lengths: tuple[int, ...] = LENGTHS
     if scoring is not None:
-        share = _BELIEVED if generated else 1.0
-        a_list = share * LENGTHS[0] / speed.train if alone else 0.0  # in one pass
-        most = left - beside if alone else left * _SCORE
-        scored = max(1, bisect(range(lists + 1), most, key=lambda count: scoring(count) + count * a_list) - 1)
+        scored = _scored(scoring, lists, left * _SCORE)
+        if alone:
+            believed = _BELIEVED if generated else 1.0
+            scored, length = _graded(scoring, lists, left - beside, believed, speed)
+            learned, lengths = max(1, int(scored * believed)), (length,)
         if scored < lists:
             left_out.append(f"The teacher scores the candidates of {scored:,} of {lists:,} queries.")
         spent += scoring(scored)
-        learned = max(1, int(scored * share)) if alone else lists
     rest = max(0.0, left - spent)
     passages = rest * (1 - tries * _TRIAL) * speed.train
-    epochs, length = _MADE_EPOCHS, LENGTHS[0]
-    if not (alone and generated):
-        epochs = EPOCHS
-        length = next((length for length in LENGTHS if passages >= _PASSES * learned * length), LENGTHS[-1])
+    length = next((length for length in lengths if passages >= _PASSES * learned * length), lengths[-1])
+    epochs = _MADE_EPOCHS if alone and generated else EPOCHS
     a_step = BATCH * length / speed.train
     schedule = _schedule(rest, learned, epochs, candidates, a_step)
     return Plan(
@@ -205,6 +204,20 @@ def _schedule(rest: float, lists: int, epochs: float, candidates: int, a_step: f
         passes = steps * BATCH / lists
         left_out = (f"Training passes {passes:.2g} times over {lists:,} lists, and not {epochs:g}.",)
     return Schedule(min(trial_steps, math.ceil(steps / 3)), steps, left_out)
+
+
+def _graded(scoring: Callable[[int], float], lists: int, most: float, believed: float, speed: Speed) -> tuple[int, int]:
+    """How many lists a teacher scores with time for a pass over them, and of what length: rather short than few."""
+    for length in LENGTHS:
+        scored = _scored(scoring, lists, most, believed * length / speed.train)
+        if scored == lists or scored * believed >= _ENOUGH:
+            break
+    return scored, length
+
+
+def _scored(scoring: Callable[[int], float], lists: int, most: float, a_list: float = 0.0) -> int:
+    """How many lists' candidates a teacher scores in `most` seconds, of which each list takes some beside."""
+    return max(1, bisect(range(lists + 1), most, key=lambda count: scoring(count) + count * a_list) - 1)
 
 
 def _at_least(least: int, number: float) -> int:

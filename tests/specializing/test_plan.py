@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -75,6 +76,9 @@ def test_where_nothing_else_is_learned_from_scores_and_training_fill_the_time():
     assert (beside.lists, alone.lists) == (50_000, alone.scored // 2)
     assert (alone.length, alone.epochs) == (8, 2)
     assert alone.beside + alone.scored / 5 + alone.lists * 8 / SPEED.train == pytest.approx(900 * 0.97, abs=1)
+    slow = make_plan(900, replace(SPEED, train=10.0), **sizes, alone=True, generated=True)
+    assert slow.length == 2
+    assert slow.lists == slow.scored // 2 >= 1000
     few = make_plan(900, SPEED, **sizes | {"lists": 100}, alone=True, generated=True)
     assert make_schedule(900, few, 50, 1, a_step=1.0).steps == math.ceil(2 * 50 / BATCH)
     assert few.scored == 100
