@@ -18,6 +18,7 @@ _BELIEVED, _ENOUGH = 0.5, 1000  # of these, about; lists, beyond which longer on
 ADAPTER_EPOCHS = 10
 _LEAST_STEPS = 10
 SEARCH = 0.3  # of what is left when the speed is known: for encoding the documents among which candidates are sought
+_READ = 0.5  # for that and for a teacher to read them: candidates among those that it has read cost nothing more
 DOCTOR = 0.1
 _DEV, _TEST, _SCORE, _ADAPTER, _TRIAL = 0.02, 0.2, 0.3, 0.1, 0.1  # of what is left after these two
 _ALONE = 0.5  # for an adapter that is all that is trained
@@ -72,7 +73,9 @@ class Schedule:
     left_out: tuple[str, ...]
 
 
-def room(left: float, speed: Speed, documents: int, held: int, lists: int, candidates: int) -> int:
+def room(
+    left: float, speed: Speed, documents: int, held: int, lists: int, candidates: int, reading: float = 0.0
+) -> int:
     """How many documents there is time to search for candidates.
 
     Args:
@@ -82,6 +85,7 @@ def room(left: float, speed: Speed, documents: int, held: int, lists: int, candi
         held: Of them, those that dev and test queries need.
         lists: That could be made.
         candidates: Objectives to be tried.
+        reading: Seconds that a teacher takes for each of the documents.
 
     Raises:
         InvalidInputError: there is no time for the least of what has to be done.
@@ -96,7 +100,8 @@ def room(left: float, speed: Speed, documents: int, held: int, lists: int, candi
             expected=f"{math.ceil(least / _SAFETY)} seconds or more",
             remedy="Give it more time; run it again, and what is done already is not done again.",
         )
-    return min(documents, _at_least(held, left * SEARCH * speed.encode))
+    searched, read = left * SEARCH * speed.encode, left * _READ / (1 / speed.encode + reading)
+    return min(documents, _at_least(held, min(searched, read)))
 
 
 def make_plan(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
@@ -40,10 +40,20 @@ class Searching:
         work: Keeps what the stages give.
         clock: How much time is left.
         tried: Objectives that time is to be left for.
+        reading: Gives the seconds that a teacher takes for each of the documents, which it is to read as well.
     """
 
-    def __init__(self, ground: Ground, options: Options, work: Workspace, clock: Clock, tried: int) -> None:
-        self.ground, self.options, self.work, self.clock, self.tried = ground, options, work, clock, tried
+    def __init__(
+        self,
+        ground: Ground,
+        options: Options,
+        work: Workspace,
+        clock: Clock,
+        tried: int,
+        reading: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self.ground, self.options, self.work, self.clock = ground, options, work, clock
+        self.tried, self._reading = tried, reading
 
     @cached_property
     def speed(self) -> Speed:
@@ -69,13 +79,14 @@ class Searching:
     @cached_property
     def sought(self) -> Mapping[str, str]:
         """The documents among which candidates are sought: all that there is time for."""
-        ground, split, options = self.ground, self.ground.split, self.options
+        ground, split, speed, reading = self.ground, self.ground.split, self.speed, self._reading()
 
         def work() -> int:
             held = len(documents_of(split.dev, split.test) & ground.corpus.keys())
-            return room(self.clock.left, self.speed, len(ground.corpus), held, len(split.train.queries), self.tried)
+            lists = len(split.train.queries)
+            return room(self.clock.left, speed, len(ground.corpus), held, lists, self.tried, reading)
 
-        needs = [ground.key, options.budget, asdict(self.speed), self.tried]
+        needs = [ground.key, self.options.budget, asdict(speed), self.tried, reading]
         count = self.work.stage("room", needs, int, work).value
         return {id: ground.corpus[id] for id in sorted(self.order[:count])}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from functools import cached_property
+from typing import Any
 
 from mlr_rag.specializing.doctor import DEPTH, QUERIES, Diagnosis, examine
 from mlr_rag.specializing.ground import Origin
@@ -44,16 +45,18 @@ class Teaching:
         Of queries that rules took out of documents nobody knows what else is relevant to them, so that a teacher who
         does is called wrong.
         """
-        ground, teacher, found, clock = self.ground, self.teacher, self.searching.found, self.searching.clock
+        ground, teacher, searching = self.ground, self.teacher, self.searching
         wanted = possible_recipes(self.options.objective, False, ground.origin)
         if teacher is None or not any(recipe.needs_teacher for recipe in wanted):
             return None
         general = ground.origin == "rules"
         asked, corpus = (self.probe.judged, self.probe.corpus) if general else (ground.split.dev, ground.corpus)
+        needs: list[Any] = [ground.key, self.probe.fingerprint] if general else [searching.found.key]
+        needs += [teacher.fingerprint, teacher.truncation, self.options.budget]
 
         def work() -> Diagnosis:
-            runs = self.searching.find(asked, corpus, DEPTH) if general else found.value
-            started, left = time.perf_counter(), clock.left
+            runs = searching.find(asked, corpus, DEPTH) if general else searching.found.value
+            started, left = time.perf_counter(), searching.clock.left
             for most in (_FIRST, QUERIES):
                 done = examine(
                     teacher, asked.queries, asked.qrels, corpus, runs.dense, runs.words, self.work.scores,
@@ -63,8 +66,6 @@ class Teaching:
                     break  # a slow teacher is judged by a few queries
             return done
 
-        needs = [found.key, teacher.fingerprint, teacher.truncation, self.options.budget]
-        needs += [self.probe.fingerprint] if general else []
         done = self.work.stage("doctor", needs, Diagnosis, work)
         known = done.value
         logger.log(logging.INFO if known.finding == "better" else logging.WARNING, "The teacher: %s", known.verdict)
@@ -88,6 +89,16 @@ class Teaching:
 
         needs = [ground.key, teacher.fingerprint, teacher.truncation, ground.base.device.type]
         return self.work.stage("teacher speed", needs, TeacherSpeed, work).value
+
+    @property
+    def reading(self) -> float:
+        """Seconds that it takes to read a document where nothing is learned but what it says of queries by rules.
+
+        Such a teacher is known before any search; of others nothing is told beforehand.
+        """
+        if self.ground.origin != "rules" or self.speed is None or not self.alone:
+            return 0.0
+        return self.speed.document
 
     @property
     def temperature(self) -> float:

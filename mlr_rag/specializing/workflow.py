@@ -203,7 +203,8 @@ def _choosing(
 ) -> Choosing:
     """The stages after the split, none of them done yet."""
     tried = len(possible_recipes(options.objective, teacher is None, ground.origin))
-    teaching = Teaching(Searching(ground, options, work, clock, tried), teacher, probe)
+    searching = Searching(ground, options, work, clock, tried, lambda: teaching.reading)
+    teaching = Teaching(searching, teacher, probe)
     return Choosing(Learning(Gathering(teaching)))
 
 

@@ -155,6 +155,13 @@ def test_a_corpus_is_searched_as_far_as_there_is_time():
     assert room(1000, SPEED, **sizes | {"documents": 10_000}) == 10_000
 
 
+def test_where_a_teacher_reads_them_too_fewer_documents_are_searched():
+    sizes = {"documents": 1_000_000, "held": 400, "lists": 5000, "candidates": 1}
+    assert room(1000, SPEED, **sizes, reading=0.09) == 5000
+    assert room(1000, SPEED, **sizes, reading=0.001) == room(1000, SPEED, **sizes) == 30_000
+    assert room(math.inf, SPEED, **sizes, reading=1.0) == 1_000_000
+
+
 def test_a_budget_that_is_too_small_is_refused_with_one_that_is_not():
     sizes = {"documents": 1_000_000, "held": 400, "lists": 5000, "candidates": 3}
     with pytest.raises(InvalidInputError, match="the budget is too small") as raised:

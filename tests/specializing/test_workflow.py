@@ -232,7 +232,9 @@ TEXTS = {
 def test_from_queries_by_rules_nothing_is_learned_but_what_the_teacher_says(run: Run, place: Path) -> None:
     found = run("extracted, taught", TEXTS, None, None, teacher=CallableTeacher(neighbors, "neighbors"))
     assert [curve.name for curve in found.report.curves] == ["distillation"]
-    assert "adapter" not in reused(found)
+    stages = list(reused(found))
+    assert "adapter" not in stages
+    assert stages.index("teacher speed") < stages.index("search"), "as many documents are searched as it can read"
 
 
 def neighbors(pairs: Sequence[tuple[str, str]]) -> list[int]:
