@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from mlr_rag.errors import InvalidInputError
@@ -13,7 +13,8 @@ from mlr_rag.specializing.duplicates import near_duplicates
 from mlr_rag.specializing.independent import LEAST_GROUPS, independent_groups
 from mlr_rag.specializing.material import Judged
 
-By: TypeAlias = Apart | Literal["given"]
+By: TypeAlias = Apart | Literal["given", "test"]
+_ALIKE = 0.25  # of the test passages are trained on, too: so it is asked again, and dev should tell how that goes
 _SIDES = ("test", "dev")
 _FORMS = '{"all": ...}, or {"train": ...} and what there is of "dev" and "test"'
 _TOLD = {
@@ -21,6 +22,7 @@ _TOLD = {
     "passage": "Training shares no passage with the drawn queries, nor near-duplicates or neighbors of these",
     "query": "The judgments connect most passages, so that only queries could be held out, not their passages",
     "given": "The splits are your own",
+    "test": "Dev queries were drawn so that they share passages with training, as your own test queries do",
 }
 
 
@@ -31,7 +33,8 @@ class Leaks:
     Attributes:
         by: What training does not share with the queries that were drawn: "parent", the files or pages of their
             relevant passages, nor near-duplicates of these; "passage", these passages, their near-duplicates and their
-            neighbors in the file; "query", the queries only; "given" where nothing was drawn.
+            neighbors in the file; "query", the queries only; "test", these as well, as the user's own test shares
+            passages with training; "given" where nothing was drawn.
         near_queries: Training queries that were dropped because a dev or test query of the user's says nearly the same,
             and dev queries because a test query does.
         judgments_dropped: Relevant documents of training queries that were dropped because they are held.
@@ -91,7 +94,8 @@ def split(judged: Mapping[str, Judged], corpus: Mapping[str, str], parents: Mapp
     queries, or more, stay in training. Near-duplicate queries are never on two sides. What is relevant to a drawn
     query is held: it, its near-duplicates and what has the same parent are in no training list. Where that leaves less
     than half of the training judgments or queries, only the neighbors in the parent are held; where this does too,
-    nothing is, and the passages that both sides share are counted.
+    nothing is, and the passages that both sides share are counted. Nor is anything held where a quarter of what the
+    user's own test asks for is trained on: dev is to tell how such queries fare.
 
     Of the user's own dev and test queries no documents are held; training queries that say nearly the same are dropped,
     and dev queries that say nearly the same as a test query.
@@ -117,14 +121,19 @@ def split(judged: Mapping[str, Judged], corpus: Mapping[str, str], parents: Mapp
     if missing:
         alike = near_duplicates(unlike.queries)
         size = size_of(len(alike))
+        trained = {same[document] for document in _relevant(unlike)}
+        asked = [same[document] in trained for document in _relevant(given["test"])] if "test" in given else []
+        shares = bool(asked) and sum(asked) >= _ALIKE * len(asked)
         least = max(LEAST, min(len(alike) // 2, len(alike) - size * len(missing)))
-        for by, largest, price, fewest in _attempts(size, parents):
+        for by, largest, price, fewest in [_by_query(size)] if shares else _attempts(size, parents):
             bonds = bonds_between(by, same, parents)
             done = _cut(by, unlike, draw(unlike, alike, bonds, missing, size, largest, seed), bonds)
             cheap = done.lost <= price * (done.lost + _judgments(done.train))
             proves = "test" in given or len({*independent_groups(done.drawn["test"], same).values()}) >= fewest
             if len(done.train.queries) >= least and cheap and proves:
                 break
+        if shares:
+            done = replace(done, by="test")
     sides = {"train": done.train, **given, **done.drawn}
     _check_least(sides)
     relevant = {side: _relevant(sides[side]) for side in sides}
@@ -166,7 +175,11 @@ def _attempts(size: int, parents: Mapping[str, str]) -> Iterator[tuple[Apart, in
         for families in range(4, LEAST_GROUPS + 1):  # no smaller ones than it takes
             yield by, size // families, 0.5, LEAST_GROUPS
         yield by, size, 0.5, 0
-    yield "query", size, 0.5, 0
+    yield _by_query(size)
+
+
+def _by_query(size: int) -> tuple[Apart, int, float, int]:
+    return "query", size, 0.5, 0
 
 
 def _cut(by: By, pool: Judged, drawn: dict[str, Judged], bonds: Bonds) -> _Cut:

@@ -153,6 +153,19 @@ def test_a_dev_split_that_is_missing_is_drawn_from_training() -> None:
     assert parts.held_documents == relevant(parts.dev)
 
 
+@pytest.mark.parametrize(("common", "by"), [(10, "test"), (3, "passage")])
+def test_a_missing_dev_split_shares_passages_with_training_where_the_test_does(common: int, by: str) -> None:
+    judged, corpus, _ = made(100, 1, 2)
+    ids = list(judged.queries)  # two for each passage
+    known, unknown = ids[1 : 2 * common : 2], ids[160 : 160 + 2 * (20 - common)]
+    train = [id for id in ids if id not in known and id not in unknown]
+    given = {"train": judged.only(train), "test": judged.only(known + unknown[::2])}
+    parts = split(given, corpus, alone(corpus))
+    assert parts.leaks.by == by
+    assert bool(parts.held_documents) == (by == "passage")
+    assert (parts.leaks.shared["dev"] > 0) == (by == "test")
+
+
 def test_splits_may_name_their_queries_alike() -> None:
     judged, corpus, _ = made(24, 1)
     parts = list(judged.queries)

@@ -74,6 +74,7 @@ SPLIT_BY = {
     "passage": "training shares no passage with the others, and no near-duplicate of one",
     "query": "training shares no query with the others, but passages",
     "given": "as you gave it",
+    "test": "dev shares passages with training, as your own test does",
 }
 
 
