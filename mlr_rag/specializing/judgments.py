@@ -186,7 +186,7 @@ def _of_lines(path: Path) -> Iterator[Found]:
     for place, value in json_lines(path, _LINE):
         query, documents = value.get("query"), value.get("clicked", value.get("relevant"))
         grade, clicks = value.get("grade"), value.get("clicks", 1)
-        listed = documents if isinstance(documents, list) else [documents]
+        listed = documents if isinstance(documents, list) else [] if _unclicked(value) else [documents]
         if (
             not isinstance(query, str)
             or not all(isinstance(document, (str, int)) for document in listed)
@@ -196,15 +196,26 @@ def _of_lines(path: Path) -> Iterator[Found]:
         yield query, dict.fromkeys(map(str, listed), int(clicks > 0) if grade is None else grade)
 
 
+def _unclicked(value: Mapping[str, Any]) -> bool:
+    """Whether a search led to nothing."""
+    return any(name in value and value[name] is None for name in ("clicked", "relevant"))
+
+
 def _of_rows(path: Path) -> Iterator[Found]:
+    clicks = False
     for number, (place, cells) in enumerate(rows(path)):
-        if number == 0 and cells[0].strip().lower() == "query":
+        names = [cell.strip().lower() for cell in cells]
+        if number == 0 and names[0] == "query":
+            clicks = names[2:] == ["clicks"]
+            if not clicks and names[2:] not in ([], ["grade"]):
+                raise broken(place, cells, f"{_ROW}; the third column's name may be grade or clicks")
             continue
         query, document, grade = [*cells, "1"][:3] if len(cells) in (2, 3) else ("", "", "")
         try:
-            yield query, {document.strip(): int(grade)}
+            value = int(grade)
         except ValueError:
             raise broken(place, cells, _ROW) from None
+        yield query, {document.strip(): int(value > 0) if clicks else value}
 
 
 def _joined(found: Iterable[Found]) -> tuple[Queries, Qrels]:

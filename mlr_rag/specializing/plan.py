@@ -74,7 +74,14 @@ class Schedule:
 
 
 def room(
-    left: float, speed: Speed, documents: int, held: int, lists: int, candidates: int, reading: float = 0.0
+    left: float,
+    speed: Speed,
+    documents: int,
+    held: int,
+    lists: int,
+    candidates: int,
+    reading: float = 0.0,
+    spent: float = 0.0,
 ) -> int:
     """How many documents there is time to search for candidates.
 
@@ -86,6 +93,7 @@ def room(
         lists: That could be made.
         candidates: Objectives to be tried.
         reading: Seconds that a teacher takes for each of the documents.
+        spent: Seconds of the budget that are over.
 
     Raises:
         InvalidInputError: there is no time for the least of what has to be done.
@@ -97,8 +105,9 @@ def room(
         raise InvalidInputError(
             "the budget is too small for this corpus, model and machine",
             found=f"{left:.0f} seconds left when the speed was known",
-            expected=f"{math.ceil(least / _SAFETY)} seconds or more",
-            remedy="Give it more time; run it again, and what is done already is not done again.",
+            expected=f"a budget of {math.ceil(spent + least / _SAFETY)} seconds or more, with {speed.encode:.0f} "
+            "documents encoded in a second",
+            remedy="Give it more time. The speed is measured anew, in case the machine was busy; the rest is kept.",
         )
     searched, read = left * SEARCH * speed.encode, left * _READ / (1 / speed.encode + reading)
     return min(documents, _at_least(held, min(searched, read)))

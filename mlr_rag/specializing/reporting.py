@@ -22,6 +22,11 @@ from mlr_rag.specializing.probe import TOLERANCE
 from mlr_rag.specializing.queries.query import GeneratedQueries
 from mlr_rag.specializing.report import data
 
+_WRITTEN = {
+    "people": "",
+    "model": " that a language model wrote",
+    "rules": " that rules took out of the documents",
+}
 _NAME = 60  # characters of the teacher's
 _PROGRAM, _LONGEST = "mlr-rag", 200
 _NO_LIST = ("blank_queries", "without_positives", "too_short", UNSCORED)  # why an entry has none
@@ -117,6 +122,7 @@ def _verdict(choosing: Choosing, test: data.Comparison | None, decision: Decisio
         )
     found = test.metrics["ndcg@10"]
     told = f"nDCG@10 {found.base.mean:.3f} -> {found.specialized.mean:.3f} on {test.queries:,} held-out queries"
+    told += _WRITTEN[choosing.gathered.ground.origin]
     if decision.accepted:
         return f"The specialized model is better: {told}."
     return f"The specialized model is not surely better, so the base is kept: {told}."
@@ -124,6 +130,10 @@ def _verdict(choosing: Choosing, test: data.Comparison | None, decision: Decisio
 
 def _reasons(choosing: Choosing, decision: Decision | None) -> tuple[str, ...]:
     reasons = [] if decision is None else list(decision.reasons)
+    if decision is not None and choosing.gathered.ground.generated:
+        reasons.append(
+            "Nobody asked these queries: of people's expect less. A hundred of them, from a search log, would tell."
+        )
     if choosing.learning.trials:
         recipe, count = choosing.learning.recipe, len(choosing.learning.trials)
         reasons.append(f"Of {count} objectives {recipe.name} did best in a short trial: {recipe.what}.")
@@ -134,11 +144,7 @@ def _advice(choosing: Choosing, decision: Decision | None) -> tuple[str, ...]:
     gathered, forgetful = choosing.gathered, choosing.forgetful
     advice = [] if decision is None else list(decision.advice)
     if decision is None and forgetful is None:
-        train = len(gathered.ground.split.train.queries)
-        advice.append(
-            f"More training queries ({train:,} there were), a teacher that knows more, or a longer budget; or the base "
-            "model knows these documents well enough."
-        )
+        advice.append(_help(choosing))
     if forgetful is not None:
         fall = choosing.base.probe - forgetful.probe
         advice.append(
@@ -150,6 +156,22 @@ def _advice(choosing: Choosing, decision: Decision | None) -> tuple[str, ...]:
     if known is not None and (known.finding != "better" or known.words_better):
         advice.append(f"The teacher: {known.verdict}")
     return tuple(advice)
+
+
+def _help(choosing: Choosing) -> str:
+    """What would help where nothing was better on the dev queries."""
+    gathered = choosing.gathered
+    train, left_out = len(gathered.ground.split.train.queries), gathered.plan.left_out
+    helps = [f"more training queries ({train:,} there were)"]
+    if gathered.ground.origin == "rules":
+        helps = ["queries of people (a search log)", "a language model that writes them (llm=)"]
+    helps.append("a teacher that knows more than the model")
+    if left_out or choosing.learning.schedule.left_out:
+        helps.append("a longer budget")
+    return (
+        f"What may help: {', '.join(helps)}; or there is little to gain, as the base model is at "
+        f"{choosing.base.dev:.3f} of 1 on the dev queries."
+    )
 
 
 def _interpolation(choosing: Choosing) -> tuple[data.Interpolated, ...]:

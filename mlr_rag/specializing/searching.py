@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 
+from mlr_rag.errors import InvalidInputError
 from mlr_rag.specializing.budget import Clock
 from mlr_rag.specializing.finding import find
 from mlr_rag.specializing.ground import Ground
@@ -63,7 +64,7 @@ class Searching:
         def work() -> Speed:
             return measure_speed(ground.base, ground.corpus, list(ground.split.train.queries.values()))
 
-        return self.work.stage("speed", [ground.key, device], Speed, work).value
+        return self.work.stage("speed", [ground.key, device, self.options.budget], Speed, work).value
 
     @cached_property
     def order(self) -> list[str]:
@@ -83,8 +84,12 @@ class Searching:
 
         def work() -> int:
             held = len(documents_of(split.dev, split.test) & ground.corpus.keys())
-            lists = len(split.train.queries)
-            return room(self.clock.left, speed, len(ground.corpus), held, lists, self.tried, reading)
+            lists, clock = len(split.train.queries), self.clock
+            try:
+                return room(clock.left, speed, len(ground.corpus), held, lists, self.tried, reading, clock.spent)
+            except InvalidInputError:
+                self.work.forget("speed")
+                raise
 
         needs = [ground.key, self.options.budget, asdict(speed), self.tried, reading]
         count = self.work.stage("room", needs, int, work).value

@@ -88,6 +88,11 @@ class Workspace:
         found = (_read(file, adapter) for file in (self.folder / "stages").glob(f"{name.replace(' ', '-')}-*.json"))
         return [each.value for each in found if each is not None]
 
+    def forget(self, name: str) -> None:
+        """Have the stage done again next time, whatever it depends on."""
+        for file in (self.folder / "stages").glob(f"{name.replace(' ', '-')}-*.json"):
+            file.unlink()
+
     def run_folder(self, name: str, depends: list[Any]) -> Path:
         """Where a training run keeps its checkpoints."""
         return self.folder / "runs" / f"{name}-{_key(name, depends)}"

@@ -167,8 +167,8 @@ def _check_test(parts: Split) -> None:
             "too few held-out queries to prove anything",
             found=f"{queries} for the test{within}",
             expected=f"{wanted} or more: with fewer no difference can be significant",
-            remedy="Judge queries about more passages (40 in all are enough), pass a larger corpus, or have queries "
-            "generated (queries='generate').",
+            remedy="Judge queries about more documents (about 40 different ones are enough), pass a larger corpus, or "
+            "have queries generated (queries='generate').",
         )
 
 

@@ -272,10 +272,19 @@ def test_a_click_log_is_joined_by_query(tmp_path: Path) -> None:
         {"query": "roads", "clicked": "a", "clicks": 0},
         {"query": "roads", "relevant": ["c"], "grade": 3},
         {"query": "nothing was clicked", "clicked": []},
+        {"query": "nor here", "clicked": None},
     ]
     material = read_material(TEXTS, lines(tmp_path / "log.jsonl", log))
     assert by_text(material) == {"What  boils": {"a": 1, "b": 1}, "roads": {"a": 0, "c": 3}}
-    assert material.notes == {"queries without a relevant document": 1}
+    assert material.notes == {"queries without a relevant document": 2}
+
+
+def test_clicks_in_a_table_count_as_one_as_in_a_log(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("query,clicked,clicks\nwhat boils,b,57\nwhat boils,a,0\n")
+    assert by_text(read_material(TEXTS, tmp_path / "log.csv")) == {"what boils": {"a": 0, "b": 1}}
+    (tmp_path / "log.csv").write_text("query,clicked,rank\nwhat boils,b,57\n")
+    with pytest.raises(InvalidInputError, match=r"line 1 is broken.*may be grade or clicks"):
+        read_material(TEXTS, tmp_path / "log.csv")
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def plain(text: str) -> str:
 
 
 def _test(report: Report, n: Numbers) -> Iterator[str]:
-    yield "## On your test queries"
+    yield "## On the generated test queries" if report.data.generator else "## On your test queries"
     if report.test is None:
         yield "No candidate came this far: the test queries were asked with the base model alone."
         return
