@@ -332,7 +332,7 @@ def specialize(
         typer.Option(
             "--queries",
             metavar="FILE",
-            help="Judged queries: a table, a click log or a BEIR collection; 'generate' to use none that there are.",
+            help="Judged queries: a table, a click log or a BEIR collection; 'generate' makes new ones in their place.",
         ),
     ] = None,
     teacher: Annotated[
@@ -346,13 +346,22 @@ def specialize(
         str, typer.Option("--budget", help="Wall-clock time, such as 20min or 1h; 'none' for no limit.")
     ] = "20min",
     objective: Annotated[
-        str | None, typer.Option("--objective", help="contrastive, distillation, both or queries; by default the best.")
+        str | None,
+        typer.Option(
+            "--objective",
+            help="contrastive, distillation, both or queries, which changes no stored vector; by default the best.",
+        ),
     ] = None,
-    teacher_temperature: Annotated[float | None, typer.Option(help="Of the teacher's scores.")] = None,
+    teacher_temperature: Annotated[
+        float | None, typer.Option(help="How soft the teacher's scores are made; by default by their spread.")
+    ] = None,
     probe: Annotated[
         Path | None, typer.Option("--probe", help="A BEIR collection on which the model must not fall.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of every choice.")] = 0,
+    work: Annotated[
+        Path | None, typer.Option("--work", help="Where stages are kept; by default .mlr-rag beside the output.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="The number that every random choice follows.")] = 0,
     as_json: _AsJson = False,
 ) -> None:
     """Train a model on your documents, and keep it only if held-out queries prove it better; exit code 3 if not.
@@ -367,7 +376,7 @@ def specialize(
         result = run(
             model or DEFAULT_MODEL, corpus, queries, teacher=teacher, llm=llm, output=output,
             budget=None if budget == "none" else budget, objective=objective, teacher_temperature=teacher_temperature,
-            probe=probe, seed=seed,
+            probe=probe, work=work, seed=seed,
         )  # fmt: skip
     typer.echo(result.report.model_dump_json(indent=2) if as_json else str(result))
     if not result.accepted:

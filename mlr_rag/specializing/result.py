@@ -40,4 +40,5 @@ class Specialized:
                     f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}], p = {found.p:.2g}"
                 )
         lines += self.report.advice
+        lines.append(f"model:  {self.output if self.accepted else f'the base, {self.report.model}'}")
         return "\n".join([*lines, f"report: {self.report_path}"])

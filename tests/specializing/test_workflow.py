@@ -117,6 +117,10 @@ def test_no_text_of_the_user_is_in_the_output_but_for_the_reports_examples(disti
     assert not [text for text in QUERIES.values() if f'"{text}"' in written and text not in tested]
 
 
+def test_what_is_printed_says_where_the_model_is(distilled: Specialized) -> None:
+    assert str(distilled).splitlines()[-2:] == [f"model:  {distilled.output}", f"report: {distilled.report_path}"]
+
+
 def test_the_report_names_the_teacher_and_the_call(distilled: Specialized) -> None:
     report = distilled.report
     assert report.teacher is not None
