@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mlr_rag.evaluation.evaluator import RetrievalEvaluator
     from mlr_rag.training.collator import ListCollator
     from mlr_rag.training.lists import ListBatch, TrainingList, check_lists, to_dataset
+    from mlr_rag.training.llm import LanguageModel
     from mlr_rag.training.loss import ListLoss
     from mlr_rag.training.mining.bm25 import BM25
     from mlr_rag.training.mining.building import Counts, build_lists, percentiles, with_scores
@@ -61,6 +62,7 @@ _HOME = {
     "DynamicInfoNCE": "mlr_rag.training.multilevel.dynamic_filter",
     "InfoNCE": "mlr_rag.training.objectives",
     "LLMJudge": "mlr_rag.training.teachers.judges",
+    "LanguageModel": "mlr_rag.training.llm",
     "LastReg": "mlr_rag.training.objectives",
     "ListBatch": "mlr_rag.training.lists",
     "ListCollator": "mlr_rag.training.collator",
@@ -116,6 +118,7 @@ __all__ = [
     "DynamicInfoNCE",
     "InfoNCE",
     "LLMJudge",
+    "LanguageModel",
     "LastReg",
     "ListBatch",
     "ListCollator",

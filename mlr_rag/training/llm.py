@@ -36,7 +36,8 @@ class LanguageModel:
             raise InvalidInputError(
                 "the language model has no name",
                 expected="one that changes whenever its replies do",
-                remedy='name="..."',
+                remedy="Name it: LanguageModel.langchain(model, name=...), LanguageModel.llama_index(model, name=...) "
+                "or LanguageModel(function, name), of mlr_rag.training.",
             )
         if threads < 1:
             raise InvalidInputError("threads is too low", found=threads, expected="1 or more")
