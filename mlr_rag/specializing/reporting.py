@@ -27,6 +27,7 @@ _WRITTEN = {
     "model": " that a language model wrote",
     "rules": " that rules took out of the documents",
 }
+_MOVED = 0.001  # a layer's weight, at the least, for it to be worth a table
 _NAME = 60  # characters of the teacher's
 _PROGRAM, _LONGEST = "mlr-rag", 200
 _NO_LIST = ("blank_queries", "without_positives", "too_short", UNSCORED)  # why an entry has none
@@ -214,10 +215,10 @@ def _layers(base: Any, model: Any) -> tuple[data.LayerWeight, ...]:
     before, after = base[1].weights(), model[1].weights()
     if before is None or after is None or len(before) < 2:
         return ()
-    return tuple(
-        data.LayerWeight(layer=layer, before=float(one), after=float(other))
-        for layer, one, other in zip(base.layers, before.tolist(), after.tolist(), strict=True)
-    )
+    weights = [*zip(base.layers, before.tolist(), after.tolist(), strict=True)]
+    if max(abs(one - other) for _, one, other in weights) < _MOVED:
+        return ()
+    return tuple(data.LayerWeight(layer=layer, before=one, after=other) for layer, one, other in weights)
 
 
 def _teacher(gathered: Gathering) -> data.Teacher | None:
@@ -233,6 +234,7 @@ def _teacher(gathered: Gathering) -> data.Teacher | None:
         bm25=known.bm25,
         verdict=known.verdict,
         temperature=gathered.teaching.temperature,
+        proposed=gathered.options.teacher_temperature is None,
         pairs=pairs,
         from_cache=max(0, pairs - gathered.work.scores.asked),
     )

@@ -157,6 +157,7 @@ def test_another_temperature_reuses_everything_up_to_the_lists(distilled: Specia
     assert again == {"split", "speed", "room", "search", "doctor", "teacher speed", "plan", "score", "schedule", "base"}
     assert asked(place) == known
     assert other.model.fingerprint != distilled.model.fingerprint
+    assert [result.report.teacher.proposed for result in (distilled, other)] == [True, False]  # type: ignore[union-attr]
     of_first, of_other = (result.report.test for result in (distilled, other))
     assert of_first is not None
     assert of_first.looks < (1 if of_other is None else of_other.looks), "the same queries choose between the two"

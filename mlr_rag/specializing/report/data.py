@@ -192,7 +192,8 @@ class Teacher(_Values):
     Attributes:
         ndcg, student, bm25: nDCG@10 of the same lists in the order of each.
         verdict: What follows, in a sentence.
-        temperature: As asked for, or proposed from the spread of its scores.
+        temperature: Of its scores.
+        proposed: Whether that was found from their spread, and not asked for.
         pairs: How many it scored, all told; `from_cache` of them cost nothing.
     """
 
@@ -202,6 +203,7 @@ class Teacher(_Values):
     bm25: float
     verdict: str
     temperature: float
+    proposed: bool = True
     pairs: int
     from_cache: int
 
